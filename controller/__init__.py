@@ -1,0 +1,1 @@
+"""The rollout: documents, state machine, analysis; I/O under `controller.net`."""

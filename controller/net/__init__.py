@@ -1,0 +1,1 @@
+"""Files, clocks, SQLite, HTTP and tasks of the controller."""

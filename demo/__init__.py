@@ -1,0 +1,1 @@
+"""The example service and the machine-local demonstration."""

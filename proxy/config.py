@@ -1,0 +1,116 @@
+"""Settings of one proxy: parsed once, validated whole, frozen. Each default carries its reason."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from proxy.document import Document, Duration
+from proxy.plan import Network
+
+MIB = 1_048_576
+_TCP = re.compile(r"(\[[0-9a-fA-F:]+\]|[0-9.]*):(\d{1,5})")
+
+
+def _listen(text: str) -> str:
+    match = _TCP.fullmatch(text)
+    if match and 0 <= int(match[2]) <= 65535:
+        return text
+    raise ValueError(f"expected :PORT, IPV4:PORT or [IPV6]:PORT, got {text!r}")
+
+
+def _listen_or_unix(text: str) -> str:
+    return text if text.startswith("unix:") and len(text) > 5 else _listen(text)
+
+
+Listen = Annotated[str, AfterValidator(_listen)]
+ListenOrUnix = Annotated[str, AfterValidator(_listen_or_unix)]
+
+
+def host_port(listen: str) -> tuple[str, int]:
+    """Host and port of a `Listen`; an empty host is every address of both families."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+class Listener(Document):
+    """One address that takes traffic."""
+
+    address: Listen = ":8080"
+
+
+class Admin(Document):
+    """Where the supervisor can be steered: a Unix socket, or a loopback address with a token."""
+
+    listen: ListenOrUnix = "unix:admin.sock"
+    token_file: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Admin:
+        if not self.listen.startswith("unix:"):
+            if host_port(self.listen)[0] not in ("127.0.0.1", "::1"):
+                raise ValueError("listen: the admin API binds a Unix socket or a loopback address only")
+            if self.token_file is None:
+                raise ValueError("tokenFile: an admin API on a TCP port needs a token")
+        return self
+
+
+class Metrics(Document):
+    """Where Prometheus and probes ask."""
+
+    listen: Listen = ":8082"
+
+
+class Log(Document):
+    """The access log, JSON lines on standard output or off, and the level of our own log on standard error."""
+
+    access: Literal["stdout", "off"] = "stdout"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Limits(Document):
+    """Bounds on what a peer can make big. Each is a number of its unit; contract item 17."""
+
+    header_block_bytes: Annotated[int, Field(ge=1024, le=MIB)] = 32_768  # four times nginx's 8 KiB line: big cookies
+    header_count: Annotated[int, Field(ge=10, le=1000)] = 100  # as Apache and Envoy
+    target_bytes: Annotated[int, Field(ge=256, le=65_536)] = 16_384  # RFC 9112 asks for at least 8,000
+    body_bytes: Annotated[int, Field(ge=0, le=2**50)] = 0  # 0: unlimited; a stream costs no memory
+    pipelined: Annotated[int, Field(ge=1, le=1000)] = 32  # no client is known to pipeline deeper
+    buffer_bytes: Annotated[int, Field(ge=16_384, le=MIB)] = 65_536  # one direction of one connection
+    worker_buffer_bytes: Annotated[int, Field(ge=MIB, le=4096 * MIB)] = 32 * MIB  # all of one worker
+    connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000  # client connections of one worker
+
+
+class Timeouts(Document):
+    """Bounds on what a peer can make slow; contract item 17."""
+
+    head: Annotated[Duration, Field(gt=0)] = 10.0  # first to last byte of a request head: slowloris
+    connect: Annotated[Duration, Field(gt=0)] = 1.0  # an endpoint in the same cluster answers within milliseconds
+    response_head: Annotated[Duration, Field(gt=0)] = 60.0  # nginx's proxy_read_timeout
+    body_idle: Annotated[Duration, Field(gt=0)] = 60.0  # no byte either way
+    keep_alive: Annotated[Duration, Field(gt=0)] = 75.0  # longer than the 60 s of common load balancers in front
+    upstream_keep_alive: Annotated[Duration, Field(gt=0)] = 55.0  # shorter than the 60 s of common servers behind
+    lame_duck: Annotated[Duration, Field(ge=0)] = 5.0  # endpoints' lists are updated within seconds of SIGTERM
+    drain: Annotated[Duration, Field(ge=0)] = 30.0  # Kubernetes' default grace period
+    abort_drain: Annotated[Duration, Field(ge=0)] = 10.0  # streams on the canary after an abort
+
+
+class ProxySettings(Document):
+    """All that one proxy is told at its start; paths are relative to the settings file."""
+
+    api_version: Literal["cohort.dev/v1alpha1"] = "cohort.dev/v1alpha1"
+    kind: Literal["ProxySettings"] = "ProxySettings"
+    listeners: Annotated[tuple[Listener, ...], Field(min_length=1, max_length=8)] = (Listener(),)
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    trusted_peers: Annotated[tuple[Network, ...], Field(max_length=64)] = ()
+    default_host: Annotated[str, Field(max_length=255)] = "localhost"  # for HTTP/1.0 requests without Host
+    plan_file: str | None = None
+    state_dir: str = "state"
+    keys_dir: str = "keys"
+    admin: Admin = Admin()
+    metrics: Metrics = Metrics()
+    log: Log = Log()
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()

@@ -1,0 +1,1 @@
+"""Sockets, tasks, clocks, processes and files of the data plane."""

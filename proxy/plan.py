@@ -1,0 +1,381 @@
+"""The plan: everything that decides what a proxy serves, one immutable document validated as a whole.
+
+The controller writes plans and a person may; the proxy is a pure function of one. The parts that a CanaryRollout has in
+common with a plan (users, routes, preview, explain) are these very models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from typing import Annotated, Any, Literal
+
+import re2
+from pydantic import AfterValidator, Field, model_validator
+
+from proxy.assign import BUCKETS
+from proxy.document import Document, Duration, Fault, Percent, parse, refuse
+
+NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"  # a Kubernetes label value in lower case, so that it fits a metric
+TOKEN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$"  # RFC 9110 section 5.6.2
+MAX_VALUE = 4096  # Gateway API's bound on a header match's value
+MAX_LIST = 64  # Gateway API allows 64 matches a rule
+
+Name = Annotated[str, Field(pattern=NAME)]
+Token = Annotated[str, Field(pattern=TOKEN)]
+Value = Annotated[str, Field(max_length=MAX_VALUE)]
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.:/@]{0,126}[A-Za-z0-9])?$")]
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"expected a network such as 192.0.2.0/24: {error}") from None
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or "?" in text or "#" in text or not text.isascii() or not text.isprintable():
+        raise ValueError(f"expected a path that starts with / and has neither ? nor #, got {text!r}")
+    return text
+
+
+Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
+Path = Annotated[str, Field(max_length=1024), AfterValidator(_path)]
+
+
+class _Matcher(Document):
+    """What all matches share: a type and the value it compares with."""
+
+    type: str
+    value: Value | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> _Matcher:
+        if (self.value is None) != (self.type == "Present"):
+            need = "has no value" if self.type == "Present" else "needs a value"
+            raise ValueError(f"a match of type {self.type} {need}")
+        if self.type == "RegularExpression":
+            compile_regex(self.value or "")
+        return self
+
+
+class PathMatch(_Matcher):
+    """How the path must look. PathPrefix compares whole segments, so ``/pay`` does not match ``/payments``."""
+
+    type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
+    value: Value
+
+    @model_validator(mode="after")
+    def _check_path(self) -> PathMatch:
+        if self.type != "RegularExpression":
+            _path(self.value)
+        return self
+
+
+class FieldMatch(_Matcher):
+    """One header, query parameter or cookie by name. A RegularExpression (RE2) must match the whole value."""
+
+    name: Token
+    type: Literal["Exact", "Prefix", "Suffix", "RegularExpression", "Present"] = "Exact"
+
+
+class Match(Document):
+    """Conditions that must all hold.
+
+    Attributes:
+        hostnames: Exact names, or ``*.`` and a name for any one or more labels before it; without port.
+        client_networks: Networks of the client's address (behind trusted peers the forwarded one).
+    """
+
+    path: PathMatch | None = None
+    headers: tuple[FieldMatch, ...] = Field(default=(), max_length=16)
+    query_params: tuple[FieldMatch, ...] = Field(default=(), max_length=16)
+    cookies: tuple[FieldMatch, ...] = Field(default=(), max_length=16)
+    method: Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")] | None = None
+    hostnames: tuple[Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")], ...] = Field(
+        default=(), max_length=16
+    )
+    client_networks: tuple[Network, ...] = Field(default=(), max_length=MAX_LIST)
+
+    @model_validator(mode="after")
+    def _check(self) -> Match:
+        if not self.model_fields_set:
+            raise ValueError(
+                "a match needs a condition: path, headers, queryParams, cookies, method, hostnames or clientNetworks"
+            )
+        return self
+
+
+class Split(Document):
+    """Takes part in the split with bounds of its own: the common weight, raised to atLeast and cut to atMost."""
+
+    at_least: Percent = 0
+    at_most: Percent = BUCKETS
+
+    @model_validator(mode="after")
+    def _check(self) -> Split:
+        if self.at_least > self.at_most:
+            raise ValueError("atLeast is above atMost")
+        return self
+
+
+class Route(Document):
+    """A choice beside the weights: an arm, a share of its own, or an answer. Routes count in the order listed."""
+
+    name: Name
+    matches: tuple[Match, ...] = Field(min_length=1, max_length=MAX_LIST)
+    arm: Name | None = None
+    split: Split | None = None
+    answer: Annotated[int, Field(ge=400, le=599)] | None = None
+    always: bool = False
+    trust: Literal["TrustedPeers", "Anyone"] = "TrustedPeers"
+    strip_prefix: Path | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Route:
+        if sum(choice is not None for choice in (self.arm, self.split, self.answer)) != 1:
+            raise ValueError("exactly one of arm, split and answer is needed")
+        if self.answer is not None and self.strip_prefix is not None:
+            raise ValueError("stripPrefix has no meaning beside answer: remove one")
+        if self.always and self.split is not None:
+            raise ValueError("always needs arm or answer: a share is never unconditional")
+        return self
+
+
+class HeaderRoute(Document):
+    """A header route set by a rollout's step: whoever sends the headers gets the canary. Headers count from anyone."""
+
+    name: Name
+    matches: tuple[FieldMatch, ...] = Field(min_length=1, max_length=16)
+
+
+class HeaderSource(Document):
+    """A header that names the user. With TrustedPeers it counts only from the networks in the proxy's settings."""
+
+    name: Token
+    trust: Literal["TrustedPeers", "Anyone"] = "TrustedPeers"
+
+
+class JwtSource(Document):
+    """A claim of a bearer token, not verified: it counts as anonymous input."""
+
+    header: Token = "Authorization"
+    claim: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class CookieSource(Document):
+    """A cookie of the service's own that names the user."""
+
+    name: Token
+
+
+class ClientAddressSource(Document):
+    """The client's address, for clients that keep no cookies; IPv6 is cut to a prefix, which one household shares."""
+
+    ipv6_prefix: Annotated[int, Field(ge=16, le=128)] = 64
+
+
+class MintSource(Document):
+    """A signed first-party cookie, made at the first answer. Default name: ``cohort_<rollout>``."""
+
+    max_age: Annotated[Duration, Field(ge=60, le=400 * 86400)] = 2160 * 3600.0  # 90 d; browsers cut at 400 d
+    name: Token | None = None
+
+
+class UserSource(Document):
+    """One place where a user's key may be found."""
+
+    header: HeaderSource | None = None
+    jwt: JwtSource | None = None
+    cookie: CookieSource | None = None
+    client_address: ClientAddressSource | None = None
+    mint: MintSource | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> UserSource:
+        kinds = (self.header, self.jwt, self.cookie, self.client_address, self.mint)
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError("exactly one of header, jwt, cookie, clientAddress and mint is needed")
+        return self
+
+    @property
+    def label(self) -> str:
+        """The source as it goes into the user key and as ``whoami --key`` spells it."""
+        if self.header:
+            return f"header:{self.header.name.lower()}"
+        if self.jwt:
+            return f"jwt:{self.jwt.claim}"
+        if self.cookie:
+            return f"cookie:{self.cookie.name}"
+        return "clientAddress" if self.client_address else "mint"
+
+
+class Preview(Document):
+    """The page and the links that pin a browser to a version."""
+
+    path: Path = "/.cohort/preview"
+    access: Literal["Token", "Public", "Disabled"] = "Disabled"
+
+    @model_validator(mode="after")
+    def _check(self) -> Preview:
+        if not self.path.startswith("/.cohort/"):
+            raise ValueError("path must lie below /.cohort/, the one place that cohort reserves")
+        return self
+
+
+Users = Annotated[tuple[UserSource, ...], Field(min_length=1, max_length=8)]
+Routes = Annotated[tuple[Route, ...], Field(max_length=MAX_LIST)]
+Explain = Literal["OnRequest", "Always", "Never"]
+
+
+class RolloutRef(Document):
+    """Whose plan this is. A cookie's default name has the name in it, an order of generations holds within one uid."""
+
+    namespace: Name = "default"
+    name: Annotated[str, Field(pattern=NAME, max_length=52)]
+    uid: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+
+
+class Endpoint(Document):
+    """One address of a version: an IP address, never a name, because nothing is resolved on the request path."""
+
+    address: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Endpoint:
+        try:
+            ipaddress.ip_address(self.address)
+        except ValueError:
+            raise ValueError(f"address: expected an IPv4 or IPv6 address, got {self.address!r}") from None
+        return self
+
+
+class Arm(Document):
+    """One version: its revision, its share of users in basis points and where it listens."""
+
+    name: Name
+    revision: Revision
+    weight_bp: Annotated[int, Field(ge=0, le=BUCKETS)]
+    endpoints: tuple[Endpoint, ...] = Field(default=(), max_length=5000)
+
+
+class Plan(Document):
+    """What a proxy serves. Newer is the greater (generation, endpointsVersion) of the same rollout uid.
+
+    Attributes:
+        revision: The revision on trial; absent: none, and then ``arm: canary`` means stable.
+        salt: 64 hexadecimal digits, as `assign.salt` makes them.
+        arms: Stable first, then the canary, then a third; their weights sum to 10,000.
+        header_routes: Those that the rollout's steps have set so far.
+        lifts: Ids of abort latches that this plan ends.
+    """
+
+    api_version: Literal["cohort.dev/v1alpha1"] = "cohort.dev/v1alpha1"
+    kind: Literal["Plan"] = "Plan"
+    rollout: RolloutRef
+    generation: Annotated[int, Field(ge=1, le=2**53)]
+    endpoints_version: Annotated[int, Field(ge=0, le=2**53)] = 0
+    revision: Revision | None = None
+    salt: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    arms: tuple[Arm, ...] = Field(min_length=1, max_length=3)
+    users: Users
+    routes: Routes = ()
+    header_routes: Annotated[tuple[HeaderRoute, ...], Field(max_length=16)] = ()
+    preview: Preview = Preview()
+    explain: Explain = "OnRequest"
+    lifts: Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")], ...], Field(max_length=MAX_LIST)] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Plan:
+        refuse(_problems(self))
+        return self
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What orders plans of one uid."""
+        return (self.generation, self.endpoints_version)
+
+    @property
+    def digest(self) -> str:
+        """32 hexadecimal digits that differ when any field does."""
+        return hashlib.blake2b(self.model_dump_json(by_alias=True).encode(), digest_size=16).hexdigest()
+
+    @property
+    def etag(self) -> str:
+        """The entity tag of this plan on the admin API, quotes included."""
+        return f'"{self.generation}.{self.endpoints_version}.{self.digest}"'
+
+    @property
+    def mint(self) -> MintSource | None:
+        """The mint source, if one is listed."""
+        return self.users[-1].mint
+
+    @property
+    def cookie_name(self) -> str:
+        """The name of the cookie that carries the user key."""
+        return (self.mint and self.mint.name) or f"cohort_{self.rollout.name}"
+
+
+def user_faults(users: tuple[UserSource, ...]) -> list[Fault]:
+    """What is wrong with a list of user sources as a whole."""
+    faults = [Fault(f"users[{i}]", "mint must be the last source") for i, u in enumerate(users[:-1]) if u.mint]
+    labels = [user.label for user in users]
+    faults += [Fault(f"users[{i}]", f"{x} is listed twice") for i, x in enumerate(labels) if x in labels[:i]]
+    return faults
+
+
+def route_faults(routes: tuple[Route, ...], arms: tuple[str, ...]) -> list[Fault]:
+    """What is wrong with a list of routes as a whole: repeated names and unknown arms."""
+    faults = []
+    for i, route in enumerate(routes):
+        if route.name in [other.name for other in routes[:i]]:
+            faults.append(Fault(f"routes[{i}].name", f"{route.name} is used twice"))
+        if route.arm is not None and route.arm not in arms:
+            faults.append(Fault(f"routes[{i}].arm", f"expected one of {', '.join(arms)}, got {route.arm!r}"))
+    return faults
+
+
+def _problems(plan: Plan) -> list[Fault]:
+    names = [arm.name for arm in plan.arms]
+    faults = user_faults(plan.users)
+    # A plan may name the canary while no revision is on trial: then it means stable.
+    faults += route_faults(plan.routes, tuple(dict.fromkeys((*names, "stable", "canary"))))
+    total = sum(arm.weight_bp for arm in plan.arms)
+    if len(set(names)) != len(names):
+        faults.append(Fault("arms", "names must differ"))
+    if total != BUCKETS:
+        faults.append(Fault("arms", f"weightBp must sum to {BUCKETS}, got {total}"))
+    if plan.revision is None and plan.arms[0].weight_bp != BUCKETS:
+        faults.append(Fault("arms[0].weightBp", f"without a revision on trial the first arm has all {BUCKETS}"))
+    routes = [route.name for route in plan.header_routes]
+    if len(set(routes)) != len(routes):
+        faults.append(Fault("headerRoutes", "names must differ"))
+    return faults
+
+
+def parse_plan(text: bytes | str) -> Plan:
+    """Read a plan from YAML or JSON.
+
+    Raises:
+        DocumentError: With every fault and its field path.
+    """
+    return parse(Plan, text)
+
+
+def compile_regex(pattern: str) -> Any:
+    """Compile a user's regular expression: RE2, linear in the input, over bytes as latin-1.
+
+    Raises:
+        ValueError: Not RE2 syntax, or too large a program.
+    """
+    options = re2.Options()
+    options.max_mem = 1 << 20
+    options.log_errors = False
+    options.encoding = re2.Options.Encoding.LATIN1
+    try:
+        return re2.compile(pattern.encode(), options)
+    except re2.error as error:
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        raise ValueError(f"not a regular expression of RE2: {reason}") from None

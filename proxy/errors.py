@@ -1,10 +1,6 @@
-"""Errors of the data plane by blame: whose fault it is decides the answer, the counter and whether a retry is safe."""
+"""Errors of the data plane by blame: whose fault it is decides the answer and the counter."""
 
 from __future__ import annotations
-
-NEVER = 0
-IF_REUSED = 1  # a pooled connection died under an idempotent request before the first response byte
-SAFE = 2  # nothing of the request was sent
 
 
 class ProxyError(Exception):
@@ -28,13 +24,11 @@ class UpstreamError(ProxyError):
 
     Attributes:
         kind: The label of ``cohort_upstream_failures_total``: connect, timeout, reset, truncated or protocol.
-        retry: `NEVER`, `IF_REUSED` or `SAFE`.
     """
 
-    def __init__(self, kind: str, message: str, status: int = 502, retry: int = NEVER) -> None:
+    def __init__(self, kind: str, message: str, status: int = 502) -> None:
         super().__init__(status, message)
         self.kind = kind
-        self.retry = retry
 
 
 class InternalError(ProxyError):

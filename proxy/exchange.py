@@ -1,0 +1,139 @@
+"""One request and its answer as a state machine: what may happen in which state, and what the shell does then.
+
+States are integers and events are methods, because event objects cost 8 us a request; the table says the same as the
+methods, and a test holds every method against it in every state.
+"""
+
+from __future__ import annotations
+
+from proxy.errors import InternalError
+
+# States.
+CONNECTING = 0  # an endpoint is chosen; nothing of the request has been sent
+WAITING = 1  # the head was sent, the request's body may still be under way; no final response head yet
+RELAYING = 2  # the response head went to the client; bodies may flow both ways
+DONE = 3
+
+# What the shell does next.
+NOTHING = 0
+SEND = 1  # write the request's head and what is held of its body
+RELAY = 2  # write the response's head
+FINISH = 3  # the exchange is complete; both connections may be used again if their own framing allows
+LINGER = 4  # the answer ended before the request: close the upstream, half-close the client and discard
+RETRY = 5  # choose an endpoint again
+ANSWER = 6  # answer with an error of our own, close the upstream
+TRUNCATE = 7  # flush, then end both connections so that the client can tell that the answer is incomplete
+CANCEL = 8  # the client is gone: close both
+
+MAX_ATTEMPTS = 2  # contract item 15: one retry
+
+# (state, event) -> every (action, next state) that may follow. A pair that is not here cannot happen.
+TRANSITIONS: dict[tuple[int, str], frozenset[tuple[int, int]]] = {
+    (CONNECTING, "connected"): frozenset({(SEND, WAITING)}),
+    (CONNECTING, "connect_failed"): frozenset({(RETRY, CONNECTING), (ANSWER, DONE)}),
+    (CONNECTING, "request_ended"): frozenset({(NOTHING, CONNECTING)}),
+    (CONNECTING, "failed"): frozenset({(ANSWER, DONE)}),
+    (CONNECTING, "downstream_lost"): frozenset({(CANCEL, DONE)}),
+    (WAITING, "request_ended"): frozenset({(NOTHING, WAITING)}),
+    (WAITING, "response_started"): frozenset({(RELAY, RELAYING)}),
+    (WAITING, "upstream_lost"): frozenset({(RETRY, CONNECTING), (ANSWER, DONE)}),
+    (WAITING, "failed"): frozenset({(ANSWER, DONE)}),
+    (WAITING, "downstream_lost"): frozenset({(CANCEL, DONE)}),
+    (RELAYING, "request_ended"): frozenset({(NOTHING, RELAYING)}),
+    (RELAYING, "response_ended"): frozenset({(FINISH, DONE), (LINGER, DONE)}),
+    (RELAYING, "upstream_lost"): frozenset({(TRUNCATE, DONE)}),
+    (RELAYING, "failed"): frozenset({(TRUNCATE, DONE)}),
+    (RELAYING, "downstream_lost"): frozenset({(CANCEL, DONE)}),
+}
+
+_REPEATABLE = frozenset((b"GET", b"HEAD", b"OPTIONS"))  # contract item 15
+
+
+class Exchange:
+    """One request on its way to one response.
+
+    Attributes:
+        state: `CONNECTING`, `WAITING`, `RELAYING` or `DONE`.
+        request_open: The request's body has not ended yet.
+        attempts: Endpoints tried so far, at most `MAX_ATTEMPTS`.
+    """
+
+    __slots__ = ("attempts", "repeatable", "request_open", "state")
+
+    def __init__(self, method: bytes, has_body: bool) -> None:
+        self.state = CONNECTING
+        self.request_open = has_body
+        self.repeatable = method in _REPEATABLE and not has_body
+        self.attempts = 1
+
+    def connected(self) -> int:
+        """An upstream connection is there."""
+        if self.state != CONNECTING:
+            raise InternalError("connected out of state")
+        self.state = WAITING
+        return SEND
+
+    def connect_failed(self) -> int:
+        """No connection to the endpoint chosen: nothing was sent, so any method may try another."""
+        if self.state != CONNECTING:
+            raise InternalError("connect_failed out of state")
+        if self.attempts < MAX_ATTEMPTS:
+            self.attempts += 1
+            return RETRY
+        self.state = DONE
+        return ANSWER
+
+    def request_ended(self) -> int:
+        """The client has sent the whole request."""
+        if self.state == DONE:
+            raise InternalError("request_ended out of state")
+        self.request_open = False
+        return NOTHING
+
+    def response_started(self) -> int:
+        """The final response head is there (interim ones change nothing)."""
+        if self.state != WAITING:
+            raise InternalError("response_started out of state")
+        self.state = RELAYING
+        return RELAY
+
+    def response_ended(self) -> int:
+        """The response is complete by its own framing."""
+        if self.state != RELAYING:
+            raise InternalError("response_ended out of state")
+        self.state = DONE
+        return LINGER if self.request_open else FINISH
+
+    def upstream_lost(self, any_byte: bool, may_retry: bool) -> int:
+        """The upstream connection ended, or broke the protocol, before the response was complete.
+
+        Args:
+            any_byte: Something of a response had come.
+            may_retry: The retry budget allows one more.
+        """
+        if self.state == RELAYING:
+            self.state = DONE
+            return TRUNCATE
+        if self.state != WAITING:
+            raise InternalError("upstream_lost out of state")
+        if self.repeatable and not any_byte and may_retry and self.attempts < MAX_ATTEMPTS:
+            self.attempts += 1
+            self.state = CONNECTING
+            return RETRY
+        self.state = DONE
+        return ANSWER
+
+    def failed(self) -> int:
+        """A time-out, a fault in the request's body, or an abort's limit for streams."""
+        if self.state == DONE:
+            raise InternalError("failed out of state")
+        action = TRUNCATE if self.state == RELAYING else ANSWER
+        self.state = DONE
+        return action
+
+    def downstream_lost(self) -> int:
+        """The client's connection is gone."""
+        if self.state == DONE:
+            raise InternalError("downstream_lost out of state")
+        self.state = DONE
+        return CANCEL

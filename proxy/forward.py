@@ -1,0 +1,325 @@
+"""Heads as they go on: what a request tells the service, what an answer tells the client. Bytes in, bytes out.
+
+Nothing of a peer's framing is passed on: the first line, Host, framing and Connection are always written anew, and the
+fields that this proxy speaks for itself (``X-Cohort-*``, identities, the forwarded set) are taken out first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from proxy.http1 import CHUNKED, UNTIL_CLOSE, Field, Request, Response
+
+_KEEP, _DROP, _FORWARDED_FOR, _FORWARDED, _STATED, _REQUEST_ID, _TRACE, _BAGGAGE = range(8)
+
+# What only a trusted peer may say about the hops before us. RFC 7239 and the de-facto set.
+FORWARDED_FIELDS = frozenset(
+    (
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    )
+)
+_SPOKEN = {b"x-request-id": _REQUEST_ID, b"traceparent": _TRACE, b"baggage": _BAGGAGE}
+_FROM_TRUSTED = {
+    b"x-forwarded-for": _FORWARDED_FOR,
+    b"forwarded": _FORWARDED,
+    b"x-forwarded-proto": _STATED,
+    b"x-forwarded-host": _STATED,
+}
+MAX_NAMES = 1024  # names whose treatment is remembered; a client may invent any number of them
+
+_REQUEST_ID_TEXT = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
+# W3C Trace Context section 3.2: version 00, and neither id all zeros.
+_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_OWN_BAGGAGE = re.compile(rb"[ \t]*cohort\.arm[ \t]*[=;,]|[ \t]*cohort\.arm[ \t]*\Z")
+
+
+class RequestRules:
+    """How the fields of requests go on under one plan, for peers of one degree of trust."""
+
+    def __init__(self, trusted: bool, identity_fields: frozenset[bytes]) -> None:
+        self._trusted = trusted
+        self._dropped = identity_fields | FORWARDED_FIELDS
+        self._actions: dict[bytes, int] = {}
+
+    def _classify(self, name: bytes) -> int:
+        """What to do with a field; a name with ``_`` counts as the one with ``-``, as CGI-like services read it."""
+        folded = name.replace(b"_", b"-")
+        action = _SPOKEN.get(name, _KEEP)
+        if folded.startswith(b"x-cohort-"):
+            action = _DROP
+        elif self._trusted:
+            action = _FROM_TRUSTED.get(name, action)
+        elif folded in self._dropped or (folded != name and folded in _SPOKEN):
+            action = _DROP
+        if len(self._actions) >= MAX_NAMES:
+            self._actions.clear()
+        self._actions[name] = action
+        return action
+
+    def head(self, request: Request, target: bytes, host: bytes, peer: bytes, fresh_id: bytes, lines: bytes,
+             baggage: bytes, prefix: bytes, secure: bool) -> tuple[bytes, bytes]:  # fmt: skip
+        """The head of the request to the service.
+
+        Args:
+            request: As parsed.
+            target: In origin form, after a route has stripped its prefix.
+            host: The Host to send, never empty.
+            peer: The address of the connection's other end, as text.
+            fresh_id: 32 hexadecimal digits, used where the client sent no id of its own.
+            lines: The decision as complete ``X-Cohort-*`` lines.
+            baggage: Our own baggage member.
+            prefix: What a route stripped, else empty.
+            secure: Whether the client's connection is TLS.
+
+        Returns:
+            The head with its last empty line, and the request id in force. Cost: one dictionary look-up a field.
+        """
+        actions = self._actions
+        out = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, target, host)]
+        request_id = trace = b""
+        hops = forwarded = bags = None
+        stated = b""
+        for name, line, value in request.fields:
+            action = actions.get(name)
+            if action is None:
+                action = self._classify(name)
+            if action == _KEEP:
+                out.append(line)
+            elif action == _REQUEST_ID:
+                if not request_id and _REQUEST_ID_TEXT.fullmatch(value):
+                    request_id = value
+            elif action == _TRACE:
+                trace = line if not trace and _TRACEPARENT.fullmatch(value) else b"-"
+            elif action == _BAGGAGE:
+                bags = _joined(bags, value)
+            elif action == _FORWARDED_FOR:
+                hops = _joined(hops, value)
+            elif action == _FORWARDED:
+                forwarded = _joined(forwarded, value)
+            elif action == _STATED:
+                stated += name
+                out.append(line)
+        request_id = request_id or fresh_id
+        if len(trace) < 2:
+            trace = b"traceparent: 00-%b-%b-00\r\n" % (fresh_id, fresh_id[:16])
+        out.append(lines)
+        out.append(b"X-Forwarded-For: %b\r\n" % (peer if hops is None else b"%b, %b" % (hops, peer)))
+        if forwarded is not None:
+            out.append(b"Forwarded: %b, for=%b\r\n" % (forwarded, b'"[%b]"' % peer if b":" in peer else peer))
+        if b"x-forwarded-proto" not in stated:
+            out.append(b"X-Forwarded-Proto: https\r\n" if secure else b"X-Forwarded-Proto: http\r\n")
+        if b"x-forwarded-host" not in stated:
+            out.append(b"X-Forwarded-Host: %b\r\n" % host)
+        if prefix:
+            out.append(b"X-Forwarded-Prefix: %b\r\n" % prefix)
+        own = baggage if bags is None else _with_member(bags, baggage)
+        out.append(b"X-Request-Id: %b\r\n%bbaggage: %b\r\n" % (request_id, trace, own))
+        if request.max_forwards is not None:
+            out.append(b"Max-Forwards: %d\r\n" % (request.max_forwards - 1))
+        if request.te_trailers:
+            out.append(b"Connection: TE\r\nTE: trailers\r\n")
+        if request.expect_continue and request.http11:
+            out.append(b"Expect: 100-continue\r\n")
+        if request.length > 0 or (request.length == 0 and request.method in _WITH_BODY):
+            out.append(b"Content-Length: %d\r\n" % request.length)
+        elif request.length == CHUNKED:
+            out.append(b"Transfer-Encoding: chunked\r\n")
+        out.append(b"\r\n")
+        return b"".join(out), request_id
+
+
+_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))  # RFC 9110 section 8.6: a length is expected, zero too
+
+
+def _joined(before: bytes | None, value: bytes) -> bytes:
+    return value if before is None else b"%b, %b" % (before, value)
+
+
+def _with_member(baggage: bytes, own: bytes) -> bytes:
+    """W3C Baggage: one list; a member of our name that a client sent is replaced."""
+    kept = [member for member in baggage.split(b",") if member.strip(b" \t") and not _OWN_BAGGAGE.match(member)]
+    return b",".join([*kept, own])
+
+
+def decision_lines(arm: str, rollout: str, revision: str, reason: str, generation: int) -> bytes:
+    """The decision as header lines, the same for the service and, when it is explained, for the client."""
+    return (
+        f"X-Cohort-Arm: {arm}\r\nX-Cohort-Rollout: {rollout}\r\nX-Cohort-Revision: {revision}\r\n"
+        f"X-Cohort-Reason: {reason}\r\nX-Cohort-Generation: {generation}\r\n"
+    ).encode()
+
+
+class ResponseRules:
+    """How the fields of answers go on under one plan.
+
+    Args:
+        cookie_names: Cookies that are ours: a service that sets one is ignored.
+    """
+
+    def __init__(self, cookie_names: Iterable[str]) -> None:
+        names = b"|".join(re.escape(name.encode()) for name in cookie_names)
+        self._own_cookie = re.compile(rb"[ \t]*(?:%b)[ \t]*(?:=|;|\Z)" % names)
+        self._actions: dict[bytes, int] = {}
+
+    def _classify(self, name: bytes) -> int:
+        action = _PLAIN
+        if name.replace(b"_", b"-").startswith(b"x-cohort-"):
+            action = _OURS
+        elif name in _INSPECTED:
+            action = _INSPECTED[name]
+        elif name.endswith(b"-cache-control") or name == b"surrogate-control":
+            action = _TARGETED
+        if len(self._actions) >= MAX_NAMES:
+            self._actions.clear()
+        self._actions[name] = action
+        return action
+
+    def head(self, response: Response, explained: bytes, cookies: bytes, date: bytes, prefix: bytes,
+             framing: bytes) -> bytes:  # fmt: skip
+        """The head of an answer to the client.
+
+        Args:
+            response: As parsed.
+            explained: `decision_lines`, or empty.
+            cookies: Our own ``Set-Cookie`` lines; with them the answer is made private.
+            date: The ``Date`` line for a service that sent none (RFC 9110 section 6.6.1).
+            prefix: What a route stripped from the target, given back to ``Location``.
+            framing: Lines that `framing_lines` wrote.
+
+        Returns:
+            The head with its last empty line. Cost: one dictionary look-up a field.
+        """
+        actions = self._actions
+        out = [b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)]
+        cache = None
+        for field in response.fields:
+            action = actions.get(field[0])
+            if action is None:
+                action = self._classify(field[0])
+            if action == _PLAIN:
+                out.append(field[1])
+            elif action == _DATE:
+                date = b""
+                out.append(field[1])
+            elif action == _SET_COOKIE:
+                if not self._own_cookie.match(field[2]):
+                    out.append(field[1])
+            elif action == _LOCATION:
+                out.append(field[1] if not prefix else _location(field, prefix))
+            elif action == _CACHE:
+                cache = _joined(cache, field[2])
+            elif action == _TARGETED and not cookies:
+                out.append(field[1])
+        if cookies:
+            out.append(b"Cache-Control: %b\r\n" % private_cache(cache or b""))
+            out.append(cookies)
+        elif cache is not None:
+            out.append(b"Cache-Control: %b\r\n" % cache)
+        out.append(explained)
+        out.append(date)
+        out.append(framing)
+        return b"".join(out)
+
+
+# Targeted cache fields (RFC 9213, Edge Architecture) would override the private that goes with our cookie.
+_PLAIN, _OURS, _DATE, _SET_COOKIE, _LOCATION, _CACHE, _TARGETED = range(7)
+_INSPECTED = {b"date": _DATE, b"set-cookie": _SET_COOKIE, b"location": _LOCATION, b"cache-control": _CACHE}
+
+
+def _location(field: Field, prefix: bytes) -> bytes:
+    if field[2].startswith(b"/") and not field[2].startswith(b"//"):
+        return b"Location: %b%b\r\n" % (prefix, field[2])
+    return field[1]
+
+
+# A quoted list of field names may stand behind private= and no-cache=, and holds commas (RFC 9111 section 5.2.2).
+_DIRECTIVE = re.compile(rb'[ \t,]*([^=,"\s]+)[ \t]*(=[ \t]*(?:"(?:[^"\\]|\\.)*"|[^,"]*))?[^,]*')
+_SHARED_ONLY = frozenset((b"public", b"s-maxage", b"private", b"proxy-revalidate"))
+
+
+def private_cache(value: bytes) -> bytes:
+    """A Cache-Control value under which no shared cache keeps the answer, and which is weaker in nothing else."""
+    kept = []
+    for name, argument in _DIRECTIVE.findall(value):
+        lower = name.lower()
+        if lower == b"no-store" or (lower == b"private" and not argument):
+            return value
+        if lower not in _SHARED_ONLY:
+            kept.append(name + argument.rstrip())
+    return b", ".join([b"private", *kept])
+
+
+def framing_lines(response: Response, method: bytes, http11: bool, keep_alive: bool) -> tuple[bytes, int]:
+    """How the body of an answer is delimited for this client.
+
+    Args:
+        response: As parsed for ``method``.
+        method: Of the request.
+        http11: Whether the client speaks HTTP/1.1.
+        keep_alive: Whether the connection may stay open by the client's and our own wish.
+
+    Returns:
+        The framing and Connection lines with the head's last empty line, and the length of the body on the wire to
+        the client: a number of bytes, `CHUNKED` or `UNTIL_CLOSE`.
+    """
+    length = response.length
+    if length >= 0:
+        lines = b""
+        if method == b"HEAD" or response.status == 304:
+            if response.content_length is not None:
+                lines = b"Content-Length: %d\r\n" % response.content_length
+        elif response.status != 204:
+            lines = b"Content-Length: %d\r\n" % length
+    elif http11:
+        lines, length = b"Transfer-Encoding: chunked\r\n", CHUNKED
+    else:
+        lines, length, keep_alive = b"", UNTIL_CLOSE, False
+    if not keep_alive:
+        return lines + b"Connection: close\r\n\r\n", length
+    return lines + (b"\r\n" if http11 else b"Connection: keep-alive\r\n\r\n"), length
+
+
+_REASONS = {
+    204: b"No Content", 303: b"See Other", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found",
+    405: b"Method Not Allowed", 408: b"Request Timeout", 413: b"Content Too Large", 414: b"URI Too Long",
+    417: b"Expectation Failed", 421: b"Misdirected Request", 431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway", 503: b"Service Unavailable",
+    504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
+}  # fmt: skip
+
+
+def reason_phrase(status: int) -> bytes:
+    """The phrase of a status that this proxy answers by itself; empty for one that only a route names."""
+    return _REASONS.get(status, b"")
+
+
+def own_answer(status: int, request_id: bytes, date: bytes, extra: bytes, keep_alive: bool, with_body: bool,
+               body: bytes | None = None) -> bytes:  # fmt: skip
+    """A complete answer of the proxy's own: constant text and the request id, nothing about the cause.
+
+    Args:
+        status: 200-599.
+        request_id: Goes into the body and a field.
+        date: The ``Date`` line.
+        extra: Further complete lines.
+        keep_alive: Else the answer announces the close.
+        with_body: False for HEAD, which still gets the length.
+        body: Instead of the constant text.
+    """
+    if body is None:
+        body = b"" if status == 204 else b"%d %b\nrequest %b\n" % (status, reason_phrase(status), request_id)
+        extra += b"" if status == 204 else b"Content-Type: text/plain; charset=utf-8\r\n"
+        extra += b"Cache-Control: no-store\r\n"
+    if status != 204:
+        extra += b"Content-Length: %d\r\n" % len(body)
+    if not keep_alive:
+        extra += b"Connection: close\r\n"
+    head = b"HTTP/1.1 %d %b\r\n%bX-Request-Id: %b\r\n%b\r\n" % (status, reason_phrase(status), date, request_id, extra)
+    return head + body if with_body else head

@@ -1,0 +1,48 @@
+# Every target sets up what it needs; nothing here depends on an activated environment.
+unexport VIRTUAL_ENV
+export UV_PYTHON_DOWNLOADS := never
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check style types arch bench bench-docs docs clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.synced ## .venv with exactly what uv.lock says
+
+.venv/.synced: pyproject.toml uv.lock
+	test -x $(BIN)/uv || { python3 -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
+	$(BIN)/uv sync --locked --quiet --python $(BIN)/python && touch $@
+
+demo: setup ## two versions, the proxy, a rollout and simulated users; Ctrl-C ends all of it
+	$(BIN)/cohort demo
+
+test: check ## what CI runs; ARGS="-k name" narrows it
+	sh tests/support/components.sh
+	$(BIN)/python -m pytest $(ARGS)
+
+check: style types arch ## all that needs no test run
+
+style: setup ## formatting and lint
+	$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+	$(BIN)/ruff check --quiet .
+
+types: setup ## mypy --strict
+	$(BIN)/mypy
+
+arch: setup ## who may import whom
+	$(BIN)/lint-imports
+
+bench: setup ## CPU time a request, beside Envoy and nginx; writes tests/bench/results/
+	sh tests/support/components.sh
+	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-docs: setup ## docs/performance.md from the last result
+	$(BIN)/python -m tests.bench.render
+
+docs: bench-docs ## every generated page
+	$(BIN)/python -m tests.docs
+
+clean: ## all that is not under version control
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

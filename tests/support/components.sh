@@ -1,0 +1,23 @@
+#!/bin/sh
+# Programs that only the system's packages have. Root on Debian gets the missing ones; anybody else is told how to,
+# and the tests that need them say so when they skip (tests/support/require.py).
+set -eu
+missing=
+for program in chromium curl nginx wrk; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
+done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+    echo "not installed:$missing; the tests that need them are skipped (as root: apt-get install$missing)" >&2
+    exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+# shellcheck disable=SC2086  # a list of words
+if apt-get update -qq >"$log" 2>&1 && apt-get install -y -qq --no-install-recommends $missing >>"$log" 2>&1; then
+    echo "installed:$missing"
+else
+    tail -n 5 "$log" >&2
+    echo "could not install:$missing; the tests that need them are skipped" >&2
+fi
+rm -f "$log"

@@ -1,0 +1,26 @@
+"""What a test needs and only a system package has: its path, or a skip that says how to get it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))  # Debian's nginx is no user's
+
+
+def require(program: str, package: str = "") -> str:
+    """The absolute path of a program.
+
+    Args:
+        program: What to look for on the path and in the system directories.
+        package: The Debian package that has it, if named otherwise.
+
+    Raises:
+        pytest.skip.Exception: Not installed. In CI that is a failure (tests/conftest.py).
+    """
+    path = shutil.which(program, path=PATH)
+    if path is None:
+        pytest.skip(f"{program} is not installed: as root, apt-get install {package or program}")
+    return path

@@ -1,6 +1,8 @@
 # Every target sets up what it needs; nothing here depends on an activated environment.
 unexport VIRTUAL_ENV
 export UV_PYTHON_DOWNLOADS := never
+# The system's certificates where there are any: an authority that the owner of the machine added counts too.
+export UV_SYSTEM_CERTS := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),true,false)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help

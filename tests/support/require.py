@@ -10,7 +10,7 @@ import pytest
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))  # Debian's nginx is no user's
 
 
-def require(program: str, package: str = "") -> str:
+def find(program: str, package: str = "") -> str:
     """The absolute path of a program.
 
     Args:
@@ -18,9 +18,20 @@ def require(program: str, package: str = "") -> str:
         package: The Debian package that has it, if named otherwise.
 
     Raises:
+        FileNotFoundError: Not installed; the message says how to get it.
+    """
+    if path := shutil.which(program, path=PATH):
+        return path
+    raise FileNotFoundError(f"{program} is not installed: as root, apt-get install {package or program}")
+
+
+def require(program: str, package: str = "") -> str:
+    """The same for a test.
+
+    Raises:
         pytest.skip.Exception: Not installed. In CI that is a failure (tests/conftest.py).
     """
-    path = shutil.which(program, path=PATH)
-    if path is None:
-        pytest.skip(f"{program} is not installed: as root, apt-get install {package or program}")
-    return path
+    try:
+        return find(program, package)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))

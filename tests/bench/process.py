@@ -1,0 +1,69 @@
+"""Programs pinned to one core, and the CPU time that they have used."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+PROXY_CORE = 0
+OTHER_CORE = 1  # generator and backends
+PROC = Path("/proc")
+
+
+@contextlib.contextmanager
+def running(argv: list[str], core: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program on one core until the block ends; its output goes to a file."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(["taskset", "-c", str(core), *argv], stdout=output, stderr=output)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            for pid in tree(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    subprocess.run(["kill", "-9", str(pid)], check=False, stderr=subprocess.DEVNULL)
+            process.wait()
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    found = [pid]
+    for parent in found:
+        for path in PROC.glob(f"{parent}/task/*/children"):
+            with contextlib.suppress(OSError):
+                found += [int(child) for child in path.read_text().split()]
+    return found
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time of every thread of a process and of its descendants, in nanoseconds.
+
+    From ``/proc/PID/task/TID/schedstat``, whose first number is the time on a CPU; a thread that has ended is gone
+    from the sum, which no peer's does under load.
+    """
+    paths = [path for member in tree(pid) for path in PROC.glob(f"{member}/task/*/schedstat")]
+    total = 0
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            total += int(path.read_text().split()[0])
+    return total
+
+
+def wait_until(check: Callable[[], bool], what: str, log: Path, timeout_s: float = 15) -> None:
+    """Poll until ``check()`` is true.
+
+    Raises:
+        RuntimeError: Not within the time; the message ends with the program's last words.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        if time.monotonic() > deadline:
+            tail = log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{what} did not answer within {timeout_s:g} s; its output ends with\n{tail}")
+        time.sleep(0.05)

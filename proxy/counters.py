@@ -275,6 +275,5 @@ def _read_users(stats: Stats, region: Region, trial: int) -> None:
 
 def _read_epochs(users: UserSet) -> dict[int, bytes]:
     found = [(epoch, bytes(users.registers(position))) for position, epoch in enumerate(users.epochs.tolist())]
-    return {
-        epoch: registers for (epoch, registers), now in zip(found, users.epochs.tolist(), strict=True) if epoch == now
-    }
+    now = users.epochs.tolist()
+    return {epoch: registers for position, (epoch, registers) in enumerate(found) if epoch and epoch == now[position]}

@@ -6,6 +6,7 @@ non-linear, unlike CRC32, under which the same users stay together for every sal
 
 from __future__ import annotations
 
+import ipaddress
 from hashlib import blake2b
 
 BUCKETS = 10_000  # one bucket is 0.01 % of users, the smallest step of a weight
@@ -30,6 +31,27 @@ def user_key(source: str, value: bytes, identity_secret: bytes) -> bytes:
         16 bytes. Cost: one hash.
     """
     return blake2b(b"%b\0%b" % (source.encode(), value), digest_size=KEY_BYTES, key=identity_secret).digest()
+
+
+def client_value(address: str, ipv6_prefix: int) -> bytes | None:
+    """The value of a client's address, as `user_key` takes it for the source ``clientAddress``.
+
+    Args:
+        address: IPv4 or IPv6; a zone (``%eth0``) is dropped, IPv4-mapped IPv6 counts as IPv4.
+        ipv6_prefix: How many bits of an IPv6 address count.
+
+    Returns:
+        ``192.0.2.1`` or ``2001:db8::/64``; None if ``address`` is none.
+    """
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip).encode()
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped).encode()
+    return str(ipaddress.IPv6Network((int(ip), ipv6_prefix), strict=False)).encode()
 
 
 def salt(uid: str, revision: str, split_secret: bytes) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.docs import configuration
+from tests.docs import architecture, configuration
 
 
 def main() -> None:
     """Each page from its source."""
-    configuration.PAGE.write_text(configuration.render(configuration.PAGE.read_text()))
+    for page in (architecture, configuration):
+        page.PAGE.write_text(page.render(page.PAGE.read_text()))
 
 
 if __name__ == "__main__":

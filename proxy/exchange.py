@@ -73,11 +73,11 @@ class Exchange:
         self.state = WAITING
         return SEND
 
-    def connect_failed(self) -> int:
-        """No connection to the endpoint chosen: nothing was sent, so any method may try another."""
+    def connect_failed(self, has_other: bool) -> int:
+        """No connection to the endpoint chosen: nothing was sent, so any method may try another if there is one."""
         if self.state != CONNECTING:
             raise InternalError("connect_failed out of state")
-        if self.attempts < MAX_ATTEMPTS:
+        if has_other and self.attempts < MAX_ATTEMPTS:
             self.attempts += 1
             return RETRY
         self.state = DONE

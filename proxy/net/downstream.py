@@ -1,0 +1,389 @@
+"""One client connection: finds requests in its bytes, one exchange at a time, and writes answers in order."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import struct
+import termios
+import time
+from typing import TYPE_CHECKING, cast
+
+from proxy.errors import DownstreamError, ProxyError
+from proxy.forward import own_answer
+from proxy.http1 import Request, parse_request, request_head_end
+from proxy.net.relay import Relay
+
+if TYPE_CHECKING:
+    from proxy.decide import Decision
+    from proxy.net.server import Server
+    from proxy.net.view import View
+
+# A further reason to stop reading, beside those in `upstream`.
+HOLD_PIPELINE = 4  # enough requests wait behind the one under way
+
+LINGER_IDLE_S = 1.0  # contract item 12: discard until idle for this long,
+LINGER_TOTAL_S = 5.0  # and never longer than this
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with time 0: close() sends RST
+
+
+class Downstream(asyncio.BufferedProtocol):
+    """A client connection.
+
+    Attributes:
+        deadline: Loop time at which whatever is waited for has taken too long.
+        is_last: The answer under way says ``Connection: close``.
+        is_full: The kernel takes no more of the answer for now.
+        peer_bytes: The other end's address as text.
+        relay: The exchange under way, if any.
+    """
+
+    __slots__ = (
+        "_buffered", "_eof", "_first_byte", "_holds", "_left", "_linger_end", "_lingering", "_pending",
+        "_running", "_scanned", "_transport", "_unsafe_seen", "deadline", "is_full", "is_last", "is_trusted",
+        "peer", "peer_bytes", "relay", "server",
+    )  # fmt: skip
+
+    is_secure = False  # TLS on the client side is a later listener of its own
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._transport: asyncio.Transport | None = None
+        self.relay: Relay | None = None
+        self.peer = ""
+        self.peer_bytes = b""
+        self.is_trusted = False
+        self.is_full = False
+        self.is_last = False
+        self.deadline = 0.0
+        self._pending = b""
+        self._scanned = 0
+        self._first_byte = 0.0
+        self._holds = 0
+        self._buffered = 0
+        self._left = -1
+        self._lingering = False
+        self._linger_end = 0.0
+        self._eof = False
+        self._running = False
+        self._unsafe_seen = False
+
+    def __repr__(self) -> str:
+        state = "lingering" if self._lingering else "busy" if self.relay else "idle"
+        return f"<Downstream {self.peer} {state} pending={len(self._pending)} holds={self._holds}>"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether reading is paused."""
+        return self._holds != 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Between requests, with nothing of the next one here."""
+        return self.relay is None and not self._pending and not self._lingering
+
+    # --- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is connected."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop does not derive from it
+        self._transport.set_write_buffer_limits(high=0)
+        peername = transport.get_extra_info("peername")
+        self.peer = peername[0] if peername else "0.0.0.0"  # noqa: S104  # gone already
+        self.peer_bytes = self.peer.encode()
+        self.is_trusted = self.server.trusted.trusts(self.peer)
+        self.deadline = self.server.loop.time() + self.server.timeouts.head
+        self.server.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """The worker's one read buffer; its bytes are copied out before the loop reads again."""
+        return self.server.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes from the client."""
+        if self._lingering:
+            if not self.is_full:
+                self.deadline = min(self._linger_end, self.server.loop.time() + LINGER_IDLE_S)
+            return
+        data = bytes(self.server.read_buffer[:nbytes])
+        relay = self.relay
+        if relay is None:
+            if self._pending:
+                self._pending += data
+            else:
+                self._pending = data
+                self._first_byte = time.monotonic()
+                self.deadline = self.server.loop.time() + self.server.timeouts.head
+            self._requests()
+        elif relay.exchange.request_open:
+            try:
+                rest = relay.request_body(data)
+            except DownstreamError as error:
+                relay.request_fault(error)
+                return
+            if rest:
+                self._pipelined(rest)
+        else:
+            self._pipelined(data)
+
+    def eof_received(self) -> bool:
+        """The client sends no more; it may well wait for its answer (contract trap: returning None would lose it)."""
+        self._eof = True
+        if self._lingering or self.is_idle:
+            return False
+        if self.relay is None:
+            self._refuse(DownstreamError(400, "closed within a request head"))
+        elif self.relay.exchange.request_open:
+            self.relay.request_fault(DownstreamError(400, "closed within a request body"))
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, by whomever."""
+        self._transport = None
+        self.server.closed(self)
+        self.server.buffered -= self._buffered
+        self._buffered = 0
+        relay, self.relay = self.relay, None
+        if relay is not None:
+            relay.downstream_lost()
+
+    def pause_writing(self) -> None:
+        """The kernel takes no more of the answer."""
+        self.is_full = True
+        if self._transport is not None:
+            self._buffered = self._transport.get_write_buffer_size()
+            self.server.buffered += self._buffered
+        if self.relay is not None:
+            self.relay.downstream_full()
+
+    def resume_writing(self) -> None:
+        """All that was written has gone to the kernel."""
+        self.is_full = False
+        self.server.buffered -= self._buffered
+        self._buffered = 0
+        if self.relay is not None:
+            self.relay.downstream_drained()
+        elif self._lingering:
+            self._wait_for_end()
+
+    # --- requests
+
+    def _pipelined(self, data: bytes) -> None:
+        """Bytes of later requests wait, within bounds."""
+        self._pending += data
+        limits = self.server.settings.limits
+        if len(self._pending) >= limits.header_block_bytes or self._pending.count(b"\r\n\r\n") >= limits.pipelined:
+            self.hold(HOLD_PIPELINE)
+
+    def _requests(self) -> None:
+        """Begin the waiting requests, one after another, until one has to be waited for."""
+        limits = self.server.head_limits
+        self._running = True
+        try:
+            while self._pending and self.relay is None and not self._lingering:
+                data = self._pending
+                end = request_head_end(data, limits, self._scanned)
+                if not end:
+                    self._scanned = len(data)
+                    break
+                self._scanned = 0
+                request = parse_request(data[:end], limits)
+                self._pending = data[end:]
+                self._begin(request)
+        except DownstreamError as error:
+            self._refuse(error)
+        finally:
+            self._running = False
+
+    def _begin(self, request: Request) -> None:
+        """Decide and start one exchange; what waits behind its head is its body and then later requests."""
+        server = self.server
+        limit = server.settings.limits.body_bytes
+        if limit and request.length > limit:
+            raise DownstreamError(413, f"declared body of {request.length} bytes is above {limit}")
+        if request.method == b"OPTIONS" and (request.target == b"*" or request.max_forwards == 0):
+            self._local(request, 204, b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n", None)
+            return
+        view = server.view()
+        if view is None:
+            self._local(request, 503, b"Retry-After: 1\r\n", None)
+            return
+        decision = view.splitter.decide(
+            request, server.client_of(request, self), self.is_trusted, self.is_secure, server.is_latched, server.wall_s
+        )
+        if decision.answer or decision.local is not None:
+            self._decided(request, view, decision)
+            return
+        relay = self.relay = Relay(self, view, request, decision, self._first_byte)
+        rest, self._pending = self._pending, b""
+        try:
+            rest = relay.start(rest)
+        except DownstreamError as error:
+            relay.request_fault(error)
+            return
+        if rest and not self._lingering:
+            self._pipelined(rest)
+
+    def _decided(self, request: Request, view: View, decision: Decision) -> None:
+        """Answer what a route or the preview answers by itself."""
+        local = decision.local
+        extra = b"".join(decision.set_cookies)
+        if decision.explain:
+            extra += view.lines(view.arms[decision.arm], decision.reason)
+        if local is None:
+            self._local(request, decision.answer, extra, None)
+        else:
+            self._local(request, local.status, extra + local.lines, local.body)
+
+    def _local(self, request: Request, status: int, extra: bytes, body: bytes | None) -> None:
+        """Answer without a service; a request's body that is not here yet ends the connection."""
+        complete = 0 <= request.length <= len(self._pending)
+        if complete:
+            self._pending = self._pending[request.length :]
+        request_id = self.server.fresh_id()
+        self.server.log_local(self, request, status, request_id, time.monotonic() - self._first_byte)
+        self.answer(request, status, request_id, extra, not complete, body)
+
+    def _refuse(self, error: ProxyError) -> None:
+        """A fault before any exchange: answer, close, read nothing more (contract item 2)."""
+        request_id = self.server.fresh_id()
+        self.server.counters.downstream_rejected("limit" if error.status in (413, 414, 431) else "syntax")
+        self.server.log_refused(self, error, request_id)
+        self._pending = b""
+        self.write(own_answer(error.status, request_id, self.server.date, b"", False, True))
+        self._linger()
+
+    # --- what the relay asks for
+
+    def keeps_alive(self, request: Request) -> bool:
+        """Whether the connection may go on after this request's answer."""
+        return request.keep_alive and not self.is_last and not self.server.draining and not self._at_end
+
+    @property
+    def _at_end(self) -> bool:
+        return self._eof and not self._pending
+
+    def first_unsafe(self, is_unsafe: bool) -> bool:
+        """Whether this is the connection's first request of a method that must not be repeated (contract item 16)."""
+        if not is_unsafe or self._unsafe_seen:
+            return False
+        self._unsafe_seen = True
+        return True
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of an answer."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def answer(self, request: Request, status: int, request_id: bytes, extra: bytes, must_close: bool,
+               body: bytes | None = None) -> None:  # fmt: skip
+        """Send a complete answer of our own and end the exchange."""
+        keep_alive = self.keeps_alive(request) and not must_close
+        if keep_alive and not request.http11:
+            extra += b"Connection: keep-alive\r\n"
+        with_body = request.method != b"HEAD"
+        self.is_last = not keep_alive
+        self.write(own_answer(status, request_id, self.server.date, extra, keep_alive, with_body, body))
+        self.exchange_ended(must_close=must_close)
+
+    def exchange_ended(self, must_close: bool) -> None:
+        """The answer is written: go on with the next request, or end the connection in order."""
+        self.relay = None
+        if must_close or self.is_last or self._at_end:
+            self._linger()
+            return
+        self.deadline = self.server.loop.time() + self.server.timeouts.keep_alive
+        if self._pending and not self._running:
+            self._first_byte = time.monotonic()
+            self.deadline = self.server.loop.time() + self.server.timeouts.head
+            self.free(HOLD_PIPELINE)
+            self._requests()
+            if self._eof and self.relay is None and self._pending and not self._lingering:
+                self._refuse(DownstreamError(400, "closed within a request head"))
+
+    def truncate(self, reset: bool) -> None:
+        """End an answer that is not complete so that the client can tell (contract item 14)."""
+        self.relay = None
+        if not reset:
+            self._linger()
+        elif self._transport is not None:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self._transport.abort()
+
+    def hold(self, reason: int) -> None:
+        """Stop reading for a reason."""
+        if not self._holds and self._transport is not None:
+            self._transport.pause_reading()
+        self._holds |= reason
+
+    def free(self, reason: int) -> None:
+        """A reason to stop reading is gone."""
+        if self._holds & reason:
+            self._holds &= ~reason
+            if not self._holds and self._transport is not None and not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def has_progressed(self) -> bool:
+        """Whether a client that is full has taken anything since this was asked last; the kernel's queue counts."""
+        if self._transport is None:
+            return False
+        queued = fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+        left = int(struct.unpack("i", queued)[0]) + self._transport.get_write_buffer_size()
+        progressed, self._left = left != self._left, left
+        return progressed
+
+    # --- the end
+
+    def _linger(self) -> None:
+        """Send FIN after what is written, then discard what comes, so that no RST destroys the answer."""
+        self.relay = None
+        self._pending = b""
+        transport = self._transport
+        if transport is None or self._lingering:
+            return
+        self._lingering = True
+        if self._eof:
+            transport.close()
+            return
+        if self._holds:
+            self._holds = 0
+            transport.resume_reading()
+        transport.write_eof()
+        self._wait_for_end()
+
+    def _wait_for_end(self) -> None:
+        """Start the clocks of contract item 12 once the answer has left; until then it is a slow reader's."""
+        now = self.server.loop.time()
+        self._linger_end = now + LINGER_TOTAL_S
+        self.deadline = now + (self.server.timeouts.body_idle if self.is_full else LINGER_IDLE_S)
+
+    def close_idle(self) -> None:
+        """Close between requests, without an answer."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def kill(self) -> None:
+        """End at once, whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def expired(self, now: float) -> None:
+        """The sweep found the deadline passed."""
+        if self._lingering:
+            if self.is_full and self.has_progressed():
+                self.deadline = now + self.server.timeouts.body_idle
+            else:
+                self.kill()
+        elif self.relay is not None:
+            self.relay.expired()
+        elif self._pending:
+            self.server.counters.downstream_rejected("timeout")
+            self._refuse(DownstreamError(408, "request head took too long"))
+        else:
+            self.close_idle()
+
+    def fileno(self) -> int:
+        """For polling a paused socket for a reset, which nobody would notice otherwise."""
+        return -1 if self._transport is None else int(self._transport.get_extra_info("socket").fileno())

@@ -1,0 +1,393 @@
+"""One exchange's I/O: carries out what `exchange.Exchange` decides, between one client and one endpoint."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from proxy.body import LAST_CHUNK, BodyReader, body_reader, chunk
+from proxy.errors import DownstreamError, ProxyError, UpstreamError
+from proxy.exchange import ANSWER, CONNECTING, LINGER, RELAYING, RETRY, TRUNCATE, Exchange
+from proxy.forward import framing_lines
+from proxy.http1 import CHUNKED, UNTIL_CLOSE, Request, Response
+from proxy.net.pool import Endpoint, least_loaded
+from proxy.net.upstream import HOLD_PEER, NEVER, Upstream
+
+if TYPE_CHECKING:
+    from proxy.decide import Decision
+    from proxy.net.downstream import Downstream
+    from proxy.net.view import ArmView, View
+
+_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+CLIENT_GONE = 499  # nginx's code for a client that left before the answer: a series of its own, never a failure
+
+
+class Relay:
+    """One request between its client and its endpoint, from the decision to the accounts.
+
+    Attributes:
+        arm: The arm in force, which a retry after an abort changes to stable.
+        request_id: As sent to the service.
+        sent: Payload bytes of the answer handed to the client's connection.
+    """
+
+    __slots__ = (
+        "_body", "_client", "_held", "_held_ended", "_length", "_response", "_sent_at", "_server", "_started",
+        "_upstream", "_view", "arm", "decision", "endpoint", "endpoint_text", "exchange", "reason",
+        "received", "request", "request_id", "sent", "source", "status", "upstream_s",
+    )  # fmt: skip
+
+    def __init__(self, client: Downstream, view: View, request: Request, decision: Decision, started: float) -> None:
+        self._client = client
+        self._server = client.server
+        self._view = view
+        self._started = started
+        self._body: BodyReader | None = None
+        self._held = b""
+        self._held_ended = False
+        self.received = 0
+        self._upstream: Upstream | None = None
+        self._response: Response | None = None
+        self._length = 0
+        self._sent_at = 0.0
+        self.request = request
+        self.request_id = b""
+        self.decision = decision
+        self.arm: ArmView = view.arms[decision.arm]
+        self.reason = decision.reason
+        self.source = decision.source
+        self.exchange = Exchange(request.method, request.length != 0)
+        self.endpoint: Endpoint | None = None
+        self.endpoint_text = ""
+        self.status = 0
+        self.sent = 0
+        self.upstream_s = 0.0
+
+    def __repr__(self) -> str:
+        state = ("connecting", "waiting", "relaying", "done")[self.exchange.state]
+        return f"<Relay {self.request.method!r} {state} arm={self.arm.name} endpoint={self.endpoint}>"
+
+    @property
+    def client_text(self) -> str:
+        """The peer's address."""
+        return self._client.peer
+
+    @property
+    def generation(self) -> int:
+        """Of the plan that this exchange began with."""
+        return self._view.plan.generation
+
+    # --- request
+
+    def start(self, rest: bytes) -> bytes:
+        """Begin; ``rest`` is what came behind the head.
+
+        Returns:
+            What of it lies behind the request's end: the client's next request.
+        """
+        if self.exchange.request_open:
+            self._body = body_reader(self.request.length, _bad_request, self._server.head_limits)
+            if rest:
+                rest = self._take(rest)
+        self._choose(None)
+        return rest
+
+    def _take(self, data: bytes) -> bytes:
+        """Feed body bytes and hold their payload for `_flush`; returns what lies behind the end."""
+        body = self._body
+        assert body is not None
+        payload = body.feed(data)
+        self.received += len(payload)
+        limit = self._server.settings.limits.body_bytes
+        if limit and self.received > limit:
+            raise DownstreamError(413, f"body above {limit} bytes")
+        self._held = self._held + payload if self._held else payload
+        if body.done:
+            self._held_ended = True
+            self.exchange.request_ended()
+            return body.rest
+        return b""
+
+    def request_body(self, data: bytes) -> bytes:
+        """More bytes from the client while its request is open; returns what lies behind its end."""
+        rest = self._take(data)
+        if self.exchange.state != CONNECTING and self._upstream is not None:
+            self._upstream.write(self._framed_body())
+            self._client.deadline = self._server.loop.time() + self._request_patience()
+        return rest
+
+    def _framed_body(self) -> bytes:
+        payload, self._held = self._held, b""
+        if self.request.length == CHUNKED:
+            payload = chunk(payload) if payload else b""
+            if self._held_ended:
+                payload += LAST_CHUNK
+        return payload
+
+    def _request_patience(self) -> float:
+        timeouts = self._server.timeouts
+        return timeouts.body_idle if self.exchange.request_open or self._response else timeouts.response_head
+
+    # --- choosing and connecting
+
+    def _choose(self, failed: Endpoint | None) -> None:
+        endpoint = least_loaded(self.arm.endpoints, failed)
+        if endpoint is None:
+            self._unreachable(UpstreamError("connect", f"arm {self.arm.name} has no endpoints", 503), None)
+            return
+        self.endpoint = endpoint
+        self.endpoint_text = endpoint.text
+        endpoint.active += 1
+        # Contract item 16; and a retry does not trust the pool that has just failed it.
+        fresh = failed is not None
+        check = self._client.first_unsafe(self.request.method not in _SAFE)
+        while not fresh and (connection := endpoint.take()) is not None:
+            if not check or connection.is_alive():
+                self.connected(connection)
+                return
+            connection.close()
+        self._client.deadline = NEVER  # connecting has a time-out of its own
+        if self.exchange.request_open:
+            self._client.hold(HOLD_PEER)
+        self._server.connect(endpoint, self)
+
+    def connected(self, connection: Upstream) -> None:
+        """A connection to the chosen endpoint: send the request."""
+        if self.exchange.state != CONNECTING:
+            connection.relay = None
+            connection.release()  # the client left meanwhile; the connection is as good as new
+            return
+        self.exchange.connected()
+        self._upstream = connection
+        connection.begin(self, self.request.method)
+        client, decision, request = self._client, self.decision, self.request
+        head, self.request_id = self._view.rules[client.is_trusted].head(
+            request, decision.target, request.host or self._server.default_host, client.peer_bytes,
+            self.request_id or self._server.fresh_id(), self._request_lines(), self.arm.baggage,
+            decision.strip_prefix, client.is_secure,
+        )  # fmt: skip
+        self._sent_at = time.monotonic()
+        connection.write(head + self._framed_body() if self._body is not None else head)
+        client.deadline = self._server.loop.time() + self._request_patience()
+        if self.exchange.request_open:
+            client.free(HOLD_PEER)
+
+    def _request_lines(self) -> bytes:
+        lines = self._view.lines(self.arm, self.reason)
+        if self.exchange.attempts > 1:
+            lines += b"X-Cohort-Attempt: %d\r\n" % self.exchange.attempts
+        return lines
+
+    def connect_failed(self, error: UpstreamError) -> None:
+        """The endpoint could not be reached within the connect time-out."""
+        endpoint = self._leave_endpoint()
+        if self.exchange.state == CONNECTING:
+            self._unreachable(error, endpoint)
+
+    def _unreachable(self, error: UpstreamError, endpoint: Endpoint | None) -> None:
+        self._server.counters.upstream_failure(self.arm.name, error.kind)
+        if self.exchange.connect_failed(len(self.arm.endpoints) > 1) == RETRY:
+            self._retry(endpoint)
+        else:
+            self._answer(error.status, failed=True)
+
+    def _retry(self, failed: Endpoint | None) -> None:
+        """Once more, with a new look at the abort latch."""
+        self._server.counters.retry(self.arm.name)
+        if self._server.is_latched and not self.arm.stable:
+            self.arm = self._view.arms[0]
+            self.reason = "abort"
+        self._choose(failed)
+
+    def _leave_endpoint(self) -> Endpoint | None:
+        endpoint, self.endpoint = self.endpoint, None
+        if endpoint is not None:
+            endpoint.active -= 1
+        return endpoint
+
+    # --- response
+
+    def interim(self, response: Response) -> None:
+        """A 1xx other than 101; HTTP/1.0 clients never see one."""
+        if self.request.http11 and (response.status != 100 or self.request.expect_continue):
+            lines = b"".join(line for name, line, _ in response.fields if not name.startswith(b"x-cohort-"))
+            self._client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason, lines))
+
+    def response_head(self, response: Response, payload: bytes, reader: BodyReader) -> None:
+        """The final head, with what came of the body."""
+        client, request, decision = self._client, self.request, self.decision
+        self.exchange.response_started()
+        self._response = response
+        self.status = response.status
+        self.upstream_s = time.monotonic() - self._sent_at
+        # An answer that comes before the request's end may end before it: then the connection cannot go on.
+        keep_alive = client.keeps_alive(request) and not self.exchange.request_open
+        framing, self._length = framing_lines(response, request.method, request.http11, keep_alive)
+        if not keep_alive:
+            client.is_last = True
+        cookies = decision.set_cookies
+        head = self._view.response_rules.head(
+            response, self._view.lines(self.arm, self.reason) if decision.explain else b"",
+            b"".join(cookies) if cookies else b"", self._server.date, decision.strip_prefix, framing,
+        )  # fmt: skip
+        self.sent = len(payload)
+        if self._length == CHUNKED:
+            payload = self._chunks(payload, reader)
+        client.write(head + payload if payload else head)
+        if reader.done:
+            self._response_ended(reader)
+        else:
+            client.deadline = self._server.loop.time() + self._server.timeouts.body_idle
+
+    def response_body(self, payload: bytes, reader: BodyReader) -> None:
+        """More of the body, or its end."""
+        self.sent += len(payload)
+        if self._length == CHUNKED:
+            payload = self._chunks(payload, reader)
+        if payload:
+            self._client.write(payload)
+        if reader.done:
+            self._response_ended(reader)
+        else:
+            self._client.deadline = self._server.loop.time() + self._server.timeouts.body_idle
+
+    def _chunks(self, payload: bytes, reader: BodyReader) -> bytes:
+        framed = chunk(payload) if payload else b""
+        if not reader.done:
+            return framed
+        trailers = getattr(reader, "trailers", None)
+        if trailers and self.request.te_trailers:
+            lines = b"".join(line for name, line, _ in trailers if not name.startswith(b"x-cohort-"))
+            return b"%b0\r\n%b\r\n" % (framed, lines)
+        return framed + LAST_CHUNK
+
+    def _response_ended(self, reader: BodyReader) -> None:
+        action = self.exchange.response_ended()
+        response, connection = self._response, self._upstream
+        assert response is not None
+        self._upstream = None
+        self._leave_endpoint()
+        if connection is not None:
+            if reader.rest:
+                self._server.counters.upstream_failure(self.arm.name, "protocol")
+            if action == LINGER or reader.rest or not response.keep_alive or response.length == UNTIL_CLOSE:
+                connection.close()
+            else:
+                connection.release()
+        self._account(failed=self.status >= 500)
+        self._client.exchange_ended(must_close=action == LINGER or self._length == UNTIL_CLOSE)
+
+    # --- what goes wrong
+
+    def upstream_lost(self, error: UpstreamError, any_byte: bool) -> None:
+        """The connection ended or broke the protocol before the response was complete; it is already closed."""
+        self._upstream = None
+        endpoint = self._leave_endpoint()
+        action = self.exchange.upstream_lost(any_byte, self._server.may_retry)
+        if action == RETRY:
+            self._server.take_retry()
+            self._retry(endpoint)
+            return
+        self._server.counters.upstream_failure(self.arm.name, error.kind)
+        if action == ANSWER:
+            self._answer(error.status, failed=True)
+        else:
+            self._truncate(failed=True)
+
+    def _fail(self, status: int, kind: str) -> None:
+        """Give up: answer, or cut an answer that has begun. ``kind`` is empty if it is not the service's fault."""
+        action = self.exchange.failed()
+        if self._upstream is not None:
+            self._upstream.close()
+            self._upstream = None
+        self._leave_endpoint()
+        if kind:
+            self._server.counters.upstream_failure(self.arm.name, kind)
+        if action == TRUNCATE:
+            self._truncate(failed=bool(kind))
+        else:
+            self._answer(status, failed=bool(kind))
+
+    def _truncate(self, failed: bool) -> None:
+        self._account(failed)
+        self._client.truncate(reset=self._length == UNTIL_CLOSE)
+
+    def _answer(self, status: int, failed: bool) -> None:
+        self.status = status
+        self.request_id = self.request_id or self._server.fresh_id()
+        decision = self.decision
+        extra = b"".join(decision.set_cookies)
+        if decision.explain:
+            extra += self._view.lines(self.arm, self.reason)
+        if status == 503:
+            extra += b"Retry-After: 1\r\n"
+        must_close = self.exchange.request_open
+        self._account(failed)
+        self._client.answer(self.request, status, self.request_id, extra, must_close)
+
+    def request_fault(self, error: ProxyError) -> None:
+        """The client broke the framing of its body, or ended in it."""
+        self._client.is_last = True
+        self._server.counters.downstream_rejected("body")
+        self._fail(error.status, "")
+
+    def downstream_lost(self) -> None:
+        """The client's connection is gone."""
+        self.exchange.downstream_lost()
+        if self._upstream is not None:
+            self._upstream.close()
+            self._upstream = None
+        self._leave_endpoint()
+        self.status = self.status or CLIENT_GONE
+        self._account(failed=False)
+
+    def expired(self) -> None:
+        """The deadline passed: find out who is idle."""
+        client = self._client
+        if self.exchange.request_open and not client.is_held:
+            client.is_last = True
+            self._server.counters.downstream_rejected("timeout")
+            self._fail(408, "")
+        elif self.exchange.state == RELAYING and client.is_full:
+            if client.has_progressed():
+                client.deadline = self._server.loop.time() + self._server.timeouts.body_idle
+            else:
+                self._server.counters.downstream_rejected("timeout")
+                self._fail(0, "")
+        else:
+            self._fail(504, "timeout")
+
+    def abort_drained(self) -> None:
+        """The limit for streams on an aborted arm has passed."""
+        self._fail(503, "")
+
+    # --- back-pressure
+
+    def downstream_full(self) -> None:
+        """The client takes no more."""
+        if self._upstream is not None:
+            self._upstream.hold(HOLD_PEER)
+
+    def downstream_drained(self) -> None:
+        """The client has taken all that was written."""
+        if self._upstream is not None:
+            self._upstream.free(HOLD_PEER)
+        self._client.deadline = self._server.loop.time() + self._request_patience()
+
+    def upstream_full(self) -> None:
+        """The service takes no more of the request."""
+        self._client.hold(HOLD_PEER)
+
+    def upstream_drained(self) -> None:
+        """The service has taken all that was written."""
+        self._client.free(HOLD_PEER)
+        self._client.deadline = self._server.loop.time() + self._request_patience()
+
+    # --- accounts
+
+    def _account(self, failed: bool) -> None:
+        self._server.account(self, time.monotonic() - self._started, failed)
+
+
+def _bad_request(message: str) -> DownstreamError:
+    return DownstreamError(400, message)

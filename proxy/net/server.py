@@ -1,0 +1,330 @@
+"""A worker's data plane: its listeners, its connections, the plan in force, and one sweep for all time-outs."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import logging
+import os
+import random
+import resource
+import select
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from proxy.config import ProxySettings
+from proxy.counters import Counters
+from proxy.errors import ProxyError, UpstreamError
+from proxy.http1 import HeadLimits, Request
+from proxy.identity import TrustedPeers, client_address
+from proxy.keys import Keys
+from proxy.net.accesslog import AccessLog
+from proxy.net.downstream import Downstream
+from proxy.net.pool import Endpoint
+from proxy.net.upstream import HOLD_BUDGET, Upstream
+from proxy.net.view import View
+from proxy.plan import Plan
+from proxy.shared import LATCH, PLAN_SEQUENCE, Words
+
+if TYPE_CHECKING:
+    from proxy.net.relay import Relay
+
+log = logging.getLogger("cohort.server")
+
+SWEEP_S = 0.25  # resolution of every time-out; a sweep of 10,000 connections takes 1 ms
+RESET_POLL_S = 1.0  # how often paused clients are looked at for a reset
+BACKLOG = 4096  # uvloop listens again with 100 when it is not told
+RESERVED_FILES = 64  # descriptors kept for upstreams' control, logs and the loop itself
+READ_BYTES = 65_536
+RETRY_SHARE = 0.1  # contract item 15
+RETRY_RESERVE = 10.0  # retries that may come at once after a quiet time
+
+
+class Server:
+    """The data plane of one worker.
+
+    Attributes:
+        buffered: Bytes that kernels did not take yet, of all connections.
+        date: The current ``Date`` line.
+        draining: Answers announce the close from now on.
+        read_buffer: Where every connection reads into; copied out before the loop goes on.
+        starved: Upstream connections that wait until less is buffered.
+        wall_s: Unix seconds, at most one sweep old.
+    """
+
+    def __init__(self, settings: ProxySettings, keys: Keys, words: Words, counters: Counters, log: AccessLog) -> None:
+        self.settings = settings
+        self.timeouts = settings.timeouts
+        self.counters = counters
+        self.loop = asyncio.get_running_loop()
+        self.trusted = TrustedPeers(settings.trusted_peers)
+        self.default_host = settings.default_host.encode()
+        limits = settings.limits
+        self.head_limits = HeadLimits(limits.header_block_bytes, limits.header_count, limits.target_bytes)
+        self.read_buffer = memoryview(bytearray(min(READ_BYTES, limits.buffer_bytes)))
+        self.connections: set[Downstream] = set()
+        self.upstreams: set[Upstream] = set()
+        self.starved: list[Upstream] = []
+        self.buffered = 0
+        self.draining = False
+        self.closing = False
+        self.wall_s = 0.0
+        self.date = b""
+        self._log = log
+        self._keys = keys
+        self._cells = words.cells
+        self._views: dict[int, View] = {}
+        self._view: View | None = None
+        self._sequence = 0
+        self._endpoints: dict[tuple[str, int], Endpoint] = {}
+        self._retries = RETRY_RESERVE
+        self._listeners: list[socket.socket] = []
+        self._accepting: list[asyncio.Server] = []
+        self._cap = min(limits.connections, _most_connections())
+        self._tasks: asyncio.TaskGroup | None = None
+        self._latched_at = 0.0
+        self._poll_at = 0.0
+        self._tick_wall()
+
+    # --- plans
+
+    def stage(self, sequence: int, plan: Plan) -> None:
+        """Compile a plan and keep it until its number is the one in force.
+
+        Raises:
+            ValueError: It cannot be compiled.
+        """
+        self._views[sequence] = View(plan, self._keys, self.trusted, os.urandom, self._endpoint)
+
+    def view(self) -> View | None:
+        """The plan in force, None before the first. Cost: one read of shared memory."""
+        sequence = self._cells[PLAN_SEQUENCE]
+        if sequence != self._sequence:
+            self._turn(sequence)
+        return self._view
+
+    def _turn(self, sequence: int) -> None:
+        view = self._views.get(sequence)
+        if view is None:
+            return  # flipped before it was staged here: impossible by the protocol, and the old plan is a safe answer
+        for old in [number for number in self._views if number < sequence]:
+            self._views.pop(old).retire()
+        for key in [key for key, endpoint in self._endpoints.items() if not endpoint.plans and not endpoint.active]:
+            del self._endpoints[key]
+        self._view, self._sequence = view, sequence
+        self.counters.new_revision(view.plan.rollout.uid, view.plan.revision)
+
+    def _endpoint(self, address: str, port: int, arm: str) -> Endpoint:
+        endpoint = self._endpoints.get((address, port))
+        if endpoint is None:
+            endpoint = self._endpoints[(address, port)] = Endpoint(address, port)
+        endpoint.plans += 1
+        endpoint.arm = arm
+        return endpoint
+
+    @property
+    def is_latched(self) -> bool:
+        """Whether an abort stands. Cost: one read of shared memory."""
+        return self._cells[LATCH] != 0
+
+    # --- connections
+
+    async def serve(self, sockets: list[socket.socket]) -> None:
+        """Accept on these listening sockets and sweep until cancelled.
+
+        Args:
+            sockets: Inherited and never closed here: closing one of SO_REUSEPORT resets what is queued on it.
+        """
+        self._listeners = sockets
+        await self._accept()
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            while True:
+                await asyncio.sleep(SWEEP_S)
+                await self._sweep()
+
+    async def _accept(self) -> None:
+        """Accept on duplicates, so that accepting can stop while the listening sockets stay open."""
+        for sock in self._listeners:
+            self._accepting.append(await self.loop.create_server(self._downstream, sock=sock.dup(), backlog=BACKLOG))
+
+    def _stop_accepting(self) -> None:
+        for server in self._accepting:
+            server.close()
+        self._accepting.clear()
+
+    def _downstream(self) -> Downstream:
+        return Downstream(self)
+
+    def opened(self, connection: Downstream) -> None:
+        """A client has connected."""
+        self.connections.add(connection)
+        self.counters.connections(1)
+        if len(self.connections) >= self._cap and self._accepting:
+            self.counters.downstream_rejected("connections")
+            log.warning("no more clients accepted: %d connections are open, the limit", len(self.connections))
+            self._stop_accepting()
+
+    def closed(self, connection: Downstream) -> None:
+        """A client's connection is gone."""
+        self.connections.discard(connection)
+        self.counters.connections(-1)
+
+    def client_of(self, request: Request, connection: Downstream) -> str:
+        """The client's address, behind trusted peers the one that they forwarded."""
+        if not connection.is_trusted:
+            return connection.peer
+        return client_address(request, connection.peer, self.trusted)
+
+    def connect(self, endpoint: Endpoint, relay: Relay) -> None:
+        """Open a connection for a relay, which hears of the outcome."""
+        assert self._tasks is not None
+        self._tasks.create_task(self._connect(endpoint, relay))
+
+    async def _connect(self, endpoint: Endpoint, relay: Relay) -> None:
+        try:
+            async with asyncio.timeout(self.timeouts.connect):
+                _, connection = await self.loop.create_connection(
+                    lambda: Upstream(self, endpoint), endpoint.address, endpoint.port
+                )
+        except TimeoutError:
+            relay.connect_failed(UpstreamError("connect", f"{endpoint.text}: no connection in time", 504))
+        except OSError as error:
+            relay.connect_failed(UpstreamError("connect", f"{endpoint.text}: {error}"))
+        else:
+            try:
+                relay.connected(connection)
+            except Exception:  # this task's root: one broken exchange must not end the others
+                log.exception("exchange failed: %r", relay)
+                connection.close()
+
+    # --- retries and buffers
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether the budget of retries allows one more."""
+        return self._retries >= 1.0
+
+    def take_retry(self) -> None:
+        """Spend one retry."""
+        self._retries -= 1.0
+
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether all connections together buffer more than the worker may."""
+        return self.buffered > self.settings.limits.worker_buffer_bytes
+
+    def _feed_starved(self) -> None:
+        if self.starved and self.buffered <= self.settings.limits.worker_buffer_bytes // 2:
+            starved, self.starved = self.starved, []
+            for connection in starved:
+                connection.free(HOLD_BUDGET)
+
+    # --- time
+
+    async def _sweep(self) -> None:
+        """Everything that only time brings about."""
+        now = self.loop.time()
+        self._tick_wall()
+        self.view()
+        for connection in [c for c in self.connections if c.deadline < now]:
+            connection.expired(now)
+        for upstream in [u for u in self.upstreams if u.deadline < now]:
+            upstream.expired(now)
+        self._feed_starved()
+        if now >= self._poll_at:
+            self._poll_at = now + RESET_POLL_S
+            self._find_resets()
+        self._drain_aborted(now)
+        if not self._accepting and not self.closing and len(self.connections) < self._cap * 0.9:
+            await self._accept()
+
+    def _tick_wall(self) -> None:
+        wall = time.time()
+        if int(wall) != int(self.wall_s):
+            self.date = b"Date: %b\r\n" % email.utils.formatdate(wall, usegmt=True).encode()
+        self.wall_s = wall
+
+    def _find_resets(self) -> None:
+        """Close clients that are gone while their reading is paused."""
+        held = {c.fileno(): c for c in self.connections if c.is_held}
+        if not held:
+            return
+        poll = select.poll()
+        for descriptor in held:
+            poll.register(descriptor, 0)  # errors and hang-ups are always reported
+        for descriptor, _ in poll.poll(0):
+            held[descriptor].kill()
+
+    def _drain_aborted(self, now: float) -> None:
+        """After an abort, streams on other arms than stable get `abortDrain` and no more."""
+        if not self.is_latched:
+            self._latched_at = 0.0
+        elif not self._latched_at:
+            self._latched_at = now
+        elif now >= self._latched_at + self.timeouts.abort_drain:
+            for connection in list(self.connections):
+                if connection.relay is not None and not connection.relay.arm.stable:
+                    connection.relay.abort_drained()
+
+    # --- accounts
+
+    def fresh_id(self) -> bytes:
+        """32 hexadecimal digits: a request id, and the trace id of a trace that begins here."""
+        return b"%032x" % random.getrandbits(128)
+
+    def account(self, relay: Relay, seconds: float, failed: bool) -> None:
+        """One exchange has ended."""
+        counters, arm, decision = self.counters, relay.arm.name, relay.decision
+        counters.request(arm, relay.reason, relay.source, relay.status, failed)
+        counters.request_seconds(arm, seconds)
+        if relay.upstream_s:
+            counters.upstream_seconds(arm, relay.source, relay.upstream_s)
+        if decision.key is not None and relay.source == "user":
+            counters.user(arm, decision.key, int(self.wall_s) // 10)
+        if decision.rekeyed:
+            counters.rekeyed()
+        self._retries = min(RETRY_RESERVE, self._retries + RETRY_SHARE)
+        self._log.exchange(self.wall_s, relay, seconds)
+
+    def log_local(self, client: Downstream, request: Request, status: int, request_id: bytes, seconds: float) -> None:
+        """An answer of our own that no service had a part in."""
+        self._log.local(self.wall_s, client.peer, request, status, request_id, seconds)
+
+    def log_refused(self, client: Downstream, error: ProxyError, request_id: bytes) -> None:
+        """Bytes that were no request."""
+        self._log.refused(self.wall_s, client.peer, error, request_id)
+
+    # --- the end
+
+    async def drain(self, lame_duck_s: float, drain_s: float) -> None:
+        """Leave in order: announce the close, accept for a while, let what is under way finish.
+
+        Args:
+            lame_duck_s: Still accepting for this long, because lists of endpoints are late.
+            drain_s: Then at most this long for exchanges under way.
+        """
+        self.draining = True
+        await asyncio.sleep(lame_duck_s)
+        self.closing = True
+        self._stop_accepting()
+        end = self.loop.time() + drain_s
+        while self.connections and self.loop.time() < end:
+            for connection in list(self.connections):
+                if connection.is_idle:
+                    connection.close_idle()
+            await asyncio.sleep(SWEEP_S)
+        for connection in list(self.connections):
+            connection.kill()
+        for upstream in list(self.upstreams):
+            upstream.close()
+        await asyncio.sleep(0)
+
+
+def _most_connections() -> int:
+    """Clients that fit below RLIMIT_NOFILE, each with one upstream connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(1, (hard - RESERVED_FILES) // 2)

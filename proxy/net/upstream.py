@@ -1,0 +1,249 @@
+"""One connection to an endpoint: heads and bodies of responses in, requests out. The relay decides what they mean."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, cast
+
+from proxy.body import BodyReader, body_reader
+from proxy.errors import ProxyError, UpstreamError
+from proxy.http1 import Response, parse_response, response_head_end
+
+if TYPE_CHECKING:
+    from proxy.net.pool import Endpoint
+    from proxy.net.relay import Relay
+    from proxy.net.server import Server
+
+NEVER = float("inf")
+MAX_INTERIM = 16  # interim responses before one final; 103 comes once or twice
+
+# Why reading is paused; a connection reads again when no reason is left.
+HOLD_PEER = 1  # the client's side takes no more
+HOLD_BUDGET = 2  # all buffers of this worker together are over their limit
+
+
+class Upstream(asyncio.BufferedProtocol):
+    """A connection to one endpoint, idle in its pool or bound to one relay.
+
+    Attributes:
+        deadline: Loop time at which it is closed while idle.
+        served: Exchanges begun on it.
+    """
+
+    __slots__ = (
+        "_any_byte", "_buffered", "_holds", "_interims", "_method", "_pending", "_reader", "_scanned", "_server",
+        "_transport", "deadline", "endpoint", "relay", "served",
+    )  # fmt: skip
+
+    def __init__(self, server: Server, endpoint: Endpoint) -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self.endpoint = endpoint
+        self.relay: Relay | None = None
+        self.deadline = NEVER
+        self.served = 0
+        self._holds = 0
+        self._buffered = 0
+        self._begin(b"")
+
+    def __repr__(self) -> str:
+        state = "closed" if self._transport is None else "busy" if self.relay else "idle"
+        return f"<Upstream {self.endpoint.text} {state} served={self.served} holds={self._holds}>"
+
+    def _begin(self, method: bytes) -> None:
+        self._method = method
+        self._reader: BodyReader | None = None
+        self._pending = b""
+        self._scanned = 0
+        self._interims = 0
+        self._any_byte = False
+
+    # --- what the relay asks for
+
+    def begin(self, relay: Relay, method: bytes) -> None:
+        """Bind to one relay, whose request has this method."""
+        self.relay = relay
+        self.served += 1
+        self.deadline = NEVER
+        self._begin(method)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the request."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def release(self) -> None:
+        """The exchange is complete and both sides agree on it: back to the pool, if the endpoint is still in use."""
+        self.relay = None
+        if self._transport is None or not self.endpoint.plans or self._server.closing:
+            self.close()
+        else:
+            self.deadline = self._server.loop.time() + self._server.timeouts.upstream_keep_alive
+            self.endpoint.give(self)
+
+    def close(self) -> None:
+        """Unbind and close; nothing more is reported."""
+        self.relay = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def hold(self, reason: int) -> None:
+        """Stop reading for a reason."""
+        if not self._holds and self._transport is not None:
+            self._transport.pause_reading()
+        self._holds |= reason
+
+    def free(self, reason: int) -> None:
+        """A reason to stop reading is gone."""
+        if self._holds & reason:
+            self._holds &= ~reason
+            if not self._holds and self._transport is not None:
+                self._transport.resume_reading()
+
+    def is_alive(self) -> bool:
+        """Ask the kernel whether the service has closed or sent anything: contract item 16. Cost: a system call."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        try:
+            peek = socket.socket(fileno=self._transport.get_extra_info("socket").fileno())  # detached again below
+        except OSError:
+            return False
+        try:
+            peek.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            peek.detach()
+        return False
+
+    def expired(self, now: float) -> None:
+        """The sweep found the deadline passed: idle for too long."""
+        self.endpoint.idle.pop(self, None)
+        self.close()
+
+    # --- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop does not derive from it
+        self._transport.set_write_buffer_limits(high=0)
+        self._server.upstreams.add(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """The worker's one read buffer; its bytes are copied out before the loop reads again."""
+        return self._server.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes of a response, or surplus."""
+        data = bytes(self._server.read_buffer[:nbytes])
+        relay = self.relay
+        if relay is None:
+            # Contract item 13: nothing may come while idle.
+            self.endpoint.idle.pop(self, None)
+            self._server.counters.upstream_failure(self.endpoint.arm, "protocol")
+            self.close()
+            return
+        self._any_byte = True
+        try:
+            if self._reader is not None:
+                self._body(relay, self._reader, data)
+            else:
+                self._heads(relay, data)
+        except UpstreamError as error:
+            self._fail(error)
+        if self._server.is_over_budget and self.relay is not None:
+            self.hold(HOLD_BUDGET)
+            self._server.starved.append(self)
+
+    def _heads(self, relay: Relay, data: bytes) -> None:
+        if self._pending:
+            data = self._pending + data
+        limits = self._server.head_limits
+        while True:
+            end = response_head_end(data, limits, self._scanned)
+            if not end:
+                self._pending = data
+                self._scanned = len(data)
+                return
+            response = parse_response(data[:end], self._method, limits)
+            data = data[end:]
+            self._scanned = 0
+            if response.status >= 200:
+                break
+            self._interim(relay, response)
+            if not data:
+                self._pending = b""
+                return
+        self._pending = b""
+        reader = self._reader = body_reader(response.length, _broken, limits)
+        payload = reader.feed(data) if data or response.length == 0 else b""
+        relay.response_head(response, payload, reader)
+
+    def _interim(self, relay: Relay, response: Response) -> None:
+        self._interims += 1
+        if response.status == 101:
+            raise UpstreamError("protocol", "101 without a request to switch protocols")
+        if self._interims > MAX_INTERIM:
+            raise UpstreamError("protocol", f"more than {MAX_INTERIM} interim responses")
+        relay.interim(response)
+
+    def _body(self, relay: Relay, reader: BodyReader, data: bytes) -> None:
+        relay.response_body(reader.feed(data), reader)
+
+    def _fail(self, error: UpstreamError) -> None:
+        """The response broke the protocol or ended early: this connection is never used again."""
+        relay, any_byte = self.relay, self._any_byte
+        self.close()
+        if relay is not None:
+            relay.upstream_lost(error, any_byte)
+
+    def eof_received(self) -> bool:
+        """The service closed its side, which ends a body without length and breaks everything else."""
+        relay = self.relay
+        if relay is None:
+            self.endpoint.idle.pop(self, None)
+            return False
+        try:
+            if self._reader is None:
+                raise UpstreamError("reset", "closed before the response head was complete")
+            self._reader.eof()
+        except ProxyError as error:
+            self._fail(UpstreamError("truncated" if self._reader else "reset", str(error)))
+        else:
+            relay.response_body(b"", self._reader)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, by whomever."""
+        self._transport = None
+        self.endpoint.idle.pop(self, None)
+        self._server.upstreams.discard(self)
+        self._server.buffered -= self._buffered
+        self._buffered = 0
+        relay = self.relay
+        if relay is not None:
+            self.relay = None
+            kind = "truncated" if self._reader is not None else "reset"
+            relay.upstream_lost(UpstreamError(kind, "connection lost"), self._any_byte)
+
+    def pause_writing(self) -> None:
+        """The kernel takes no more of the request."""
+        if self._transport is not None:
+            self._buffered = self._transport.get_write_buffer_size()
+            self._server.buffered += self._buffered
+        if self.relay is not None:
+            self.relay.upstream_full()
+
+    def resume_writing(self) -> None:
+        """All that was written has gone to the kernel."""
+        self._server.buffered -= self._buffered
+        self._buffered = 0
+        if self.relay is not None:
+            self.relay.upstream_drained()
+
+
+def _broken(message: str) -> UpstreamError:
+    return UpstreamError("protocol", message)

@@ -1,1 +1,50 @@
-"""The `cohort` command."""
+"""The `cohort` command. This module is all that runs before the command is known, so it imports next to nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+BROKEN_PIPE = 141  # 128 + SIGPIPE: `cohort get | head -1` is no fault
+BUG = 70  # EX_SOFTWARE of sysexits.h: an error that nobody has thought of
+
+
+def main() -> int:
+    """Run the command line.
+
+    Returns:
+        The exit code: 0 done or healthy; 1 degraded, aborted or refused; 2 wrong use; 3 not reachable; 4 timed out;
+        130 interrupted, 141 the reader of the output has gone, 70 a fault of cohort itself.
+    """
+    try:
+        from controller.cli import root
+
+        code = root.run(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = BROKEN_PIPE
+    except Exception as error:
+        code = _explain(error)
+    if code in (INTERRUPTED, BROKEN_PIPE):
+        _discard_output()
+    return code
+
+
+def _explain(error: Exception) -> int:
+    """Say in one line what stopped the command; the traceback is for whoever asks for it."""
+    if os.environ.get("COHORT_DEBUG"):
+        raise error
+    if isinstance(error, OSError):
+        message = f"the operating system refused: {error}"
+    else:
+        message = f"internal fault: {type(error).__name__}: {error}; COHORT_DEBUG=1 shows where. Please report it"
+    sys.stderr.write(f"Error: {message}\n")
+    return 1 if isinstance(error, OSError) else BUG
+
+
+def _discard_output() -> None:
+    """Let the interpreter's last flush go nowhere: it would complain of the broken pipe once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,0 +1,140 @@
+"""The verbs that steer a rollout. Each is one action that the controller carries out, or refuses with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from controller.cli import output as out
+from controller.cli.exits import NotReachable, TimedOut
+from controller.cli.options import PERCENT, Function, Target, asks, name_argument, output_option, targeted
+
+if TYPE_CHECKING:
+    from controller.cli.client import Client
+
+KILL_SWITCH = (
+    "The proxies take an abort without the controller too: POST /abort to the admin API of each"
+    " (admin.listen of its settings)."
+)
+
+
+def steers(function: Function) -> Function:
+    """Add what every verb takes: which rollout, who asks, how the result looks, and where the controller is."""
+    option = click.option("--by", metavar="WHO", help="Who asks, for the record.  [default: your login name]")
+    return asks(targeted(output_option(option(function))))
+
+
+@click.command()
+@name_argument
+@click.option("--revision", required=True, help="The revision to try, as it is to appear in headers and metrics.")
+@click.option("--addresses", required=True, metavar="HOST:PORT,...", help="Where it listens.")
+@steers
+def start(revision: str, addresses: str, **common: Any) -> None:
+    """Start the rollout NAME of a new revision. One that is under way ends: everyone goes back to stable first.
+
+    \b
+    Example:
+      cohort start checkout --revision v2 --addresses 127.0.0.1:9002,127.0.0.1:9003
+    """
+    _send("Start", **common, revision=revision, addresses=_addresses(addresses))
+
+
+@click.command()
+@name_argument
+@click.option("--full", is_flag=True, help="Skip all steps and analyses that are left.")
+@steers
+def promote(full: bool, **common: Any) -> None:
+    """End the current step of the rollout NAME and go on to the next; with --full make the canary stable at once."""
+    _send("PromoteFull" if full else "Promote", **common)
+
+
+@click.command()
+@name_argument
+@steers
+def pause(**common: Any) -> None:
+    """Hold the rollout NAME where it is. Analyses go on: a bad canary is still rolled back."""
+    _send("Pause", **common)
+
+
+@click.command()
+@name_argument
+@steers
+def resume(**common: Any) -> None:
+    """Let the rollout NAME go on after 'cohort pause'."""
+    _send("Resume", **common)
+
+
+@click.command()
+@name_argument
+@click.option("--reason", metavar="TEXT", help="Why, for the record.")
+@steers
+def abort(reason: str | None, **common: Any) -> None:
+    """Send every user of the rollout NAME back to stable, at once, whatever step it is at.
+
+    The abort stands, through restarts too, until 'cohort retry' or a new revision.
+    """
+    why = {"reason": reason} if reason else {}
+    try:
+        _send("Abort", **common | why)
+    except (NotReachable, TimedOut) as failure:
+        raise type(failure)(f"{failure.message} {KILL_SWITCH}") from None
+
+
+@click.command()
+@name_argument
+@steers
+def retry(**common: Any) -> None:
+    """Lift the abort of the rollout NAME and try the same revision again, from the first step."""
+    _send("Retry", **common)
+
+
+@click.group("set", no_args_is_help=True)
+def set_group() -> None:
+    """Set the canary's weight by hand."""
+
+
+@set_group.command("weight")
+@click.argument("words", nargs=-1, required=True, metavar="[NAME] PERCENT")
+@steers
+def set_weight(words: tuple[str, ...], target: Target, **common: Any) -> None:
+    """Give the canary of the rollout NAME this share of users: 0 to 100, with at most two decimals.
+
+    \b
+    Examples:
+      cohort set weight checkout 25
+      cohort set weight 0.25
+    """
+    context = click.get_current_context()
+    if len(words) > 2:
+        context.fail(f"expected [NAME] PERCENT, got {len(words)} words: {' '.join(words)}")
+    percent = PERCENT.convert(words[-1], None, context)
+    _send("SetWeight", replace(target, name=words[0] if len(words) == 2 else None), **common, weight=percent)
+
+
+def _send(verb: str, target: Target, by: str | None, output: str, client: Client, **fields: Any) -> None:
+    """Have one action carried out and print its result."""
+    result = client.act(*target.find(client), {"verb": verb, **fields, "by": by or _user()})
+    if output in ("json", "yaml"):
+        out.emit(result, output)
+    else:
+        click.echo(out.plain(result.get("message") or result.get("result")))
+
+
+def _addresses(text: str) -> list[str]:
+    addresses = [part.strip() for part in text.split(",")]
+    if not all(addresses):
+        raise click.UsageError(
+            f"expected --addresses as HOST:PORT,HOST:PORT, got {text!r}", click.get_current_context()
+        )
+    return addresses
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # neither a login name nor an entry for the user: a container's arbitrary one
+        return "unknown"

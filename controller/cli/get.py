@@ -1,0 +1,100 @@
+"""``cohort get``: the rollouts in one line each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from controller.cli import output as out
+from controller.cli.options import Target, asks, name_argument, namespace_option, output_option
+
+if TYPE_CHECKING:
+    from controller.cli.client import Client
+
+COLUMNS = ("NAMESPACE", "NAME", "PHASE", "STEP", "WEIGHT", "STABLE", "CANARY", "VERDICT")
+WIDE_COLUMNS = (*COLUMNS, "MEASURED", "GENERATION", "PROXIES", "ABORT")
+
+
+@click.command()
+@name_argument
+@click.option(
+    "-A", "--all-namespaces", is_flag=True, help="Rollouts of all namespaces, whatever COHORT_NAMESPACE says."
+)
+@namespace_option
+@output_option
+@asks
+def command(name: str | None, all_namespaces: bool, namespace: str | None, output: str, client: Client) -> None:
+    """List all rollouts, or show the one named NAME.
+
+    \b
+    Examples:
+      cohort get
+      cohort get checkout -o yaml
+      cohort get -o json | jq '.items[].status.phase'
+    """
+    namespace = None if all_namespaces else namespace
+    if name is not None:
+        rollout = client.rollout(*Target(name, namespace).find(client))
+        show([rollout], output) if output in ("table", "wide") else out.emit(rollout, output)
+        return
+    rollouts = client.rollouts(namespace)
+    if output in ("json", "yaml"):
+        out.emit({"items": rollouts}, output)
+    elif rollouts:
+        show(rollouts, output)
+    else:
+        click.echo(f"There is no rollout{f' in namespace {namespace}' if namespace else ''}.", err=True)
+
+
+def show(rollouts: list[out.Json], output: str) -> None:
+    """Print rollouts as columns."""
+    wide = output == "wide"
+    rows = [row(item) + (wide_row(item) if wide else ()) for item in rollouts]
+    for line in out.columns(WIDE_COLUMNS if wide else COLUMNS, rows):
+        click.echo(line)
+
+
+def row(rollout: out.Json) -> tuple[str, ...]:
+    """The cells of one rollout, in the order of `COLUMNS`."""
+    status = rollout.get("status")
+    namespace, name = out.identity(rollout).split("/", 1)
+    return (
+        namespace,
+        name,
+        out.phase(out.at(status, "phase")),
+        step(status),
+        out.percent(out.at(status, "weight", "programmed")),
+        out.plain(out.at(status, "revision", "stable")),
+        out.plain(out.at(status, "revision", "canary")),
+        verdict(status),
+    )
+
+
+def wide_row(rollout: out.Json) -> tuple[str, ...]:
+    """The cells that ``-o wide`` adds."""
+    status = rollout.get("status")
+    return (
+        out.percent(out.at(status, "weight", "measured")),
+        out.plain(out.at(status, "plan", "generation")),
+        proxies(status),
+        out.plain(out.at(status, "abort", "reason")),
+    )
+
+
+def step(status: object) -> str:
+    """``3/5``: the step it is at, of how many."""
+    total = out.at(status, "step", "total")
+    return f"{out.plain(out.at(status, 'step', 'index'))}/{out.plain(total)}" if total else out.NOTHING
+
+
+def proxies(status: object) -> str:
+    """``2/3``: the proxies that have the plan, of how many."""
+    replicas = out.at(status, "plan", "replicas")
+    return out.NOTHING if replicas is None else f"{out.plain(out.at(status, 'plan', 'current'))}/{out.plain(replicas)}"
+
+
+def verdict(status: object) -> str:
+    """The decision, with the reason where there is one."""
+    decision, reason = out.at(status, "verdict", "decision"), out.at(status, "verdict", "reason")
+    return f"{out.plain(decision)} ({out.plain(reason)})" if decision and reason else out.plain(decision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -134,8 +135,8 @@ class Cohort:
     name = "cohort"
 
     def version(self) -> str:
-        """As the program says it."""
-        return _first_line([str(VENV / "cohort"), "--version"])
+        """As it is installed."""
+        return "cohort/" + importlib.metadata.version("cohort-proxy")
 
     def command(self, job: Job) -> list[str]:
         """One worker, no access log."""

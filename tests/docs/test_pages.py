@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from controller.cli.root import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -50,12 +52,12 @@ def test_every_page_is_linked() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_exist(page: Path) -> None:
-    """What a page says to type, make knows."""
+    """What a page says to type, make and cohort know."""
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    blocks = [body for kind, body in FENCE.findall(page.read_text()) if kind in ("sh", "console")]
-    asked = {target for body in blocks for target in re.findall(r"^(?:\$ )?make ([a-z-]+)", body, re.MULTILINE)}
-    assert asked <= targets
+    blocks = "".join(body for kind, body in FENCE.findall(page.read_text()) if kind in ("sh", "console"))
+    assert set(re.findall(r"^(?:[$#] )?make ([a-z-]+)", blocks, re.MULTILINE)) <= targets
+    assert set(re.findall(r"^(?:[$#] )?(?:\S*/)?cohort ([a-z]+)", blocks, re.MULTILINE)) <= set(COMMANDS)
 
 
 def test_make_help_lists_every_target() -> None:

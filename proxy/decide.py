@@ -13,12 +13,21 @@ from proxy.identity import Identity, TrustedPeers
 from proxy.keys import Keys
 from proxy.plan import Plan
 from proxy.preview import LocalAnswer, Preview
-from proxy.route import CompiledRoute, RouteTable, has_dot_segment, is_below, normalise, strip, with_separators
+from proxy.route import (
+    CompiledRoute,
+    RouteTable,
+    first_match,
+    has_dot_segment,
+    is_below,
+    normalise,
+    strip,
+    with_separators,
+)
 
 if TYPE_CHECKING:
     from proxy.http1 import Request
 
-RESERVED_PATH = b"/.cohort"
+RESERVED = b"/.cohort/"
 EXPLAIN = b"x-cohort-explain"
 
 # Fields that every client sends for reasons of its own: a route or a source that looks at one does not take it away
@@ -131,10 +140,10 @@ class Splitter:
         """
         facts = Facts(request, self._wanted, client, peer_trusted)
         facts.path = normalise(request.path)
-        route = self._route(facts)
+        route = self._route(facts) if self._routes.routes else None
         key, cookies, rekeyed = self._identity.resolve(facts, secure, now)
         decision = Decision(request.target, key, cookies, rekeyed)
-        if is_below(facts.path, RESERVED_PATH):
+        if facts.path.startswith(RESERVED):
             self._answer_locally(decision, facts, secure, latched, now)
             return decision
         self._choose(decision, facts, route, latched, now)
@@ -154,9 +163,9 @@ class Splitter:
             decision.source = "forced" if key is None else "user"
         elif route is not None and route.always:
             decision.arm, decision.reason = route.arm, route.reason
-        elif (pinned := self._preview.pinned(facts.cookies, now)) is not None:
+        elif self._preview.is_on and (pinned := self._preview.pinned(facts.cookies, now)) is not None:
             decision.arm, decision.reason = self._arm_of(pinned), "preview"
-        elif (header := self._routes.first_header(facts)) is not None:
+        elif self._routes.header_routes and (header := first_match(self._routes.header_routes, facts)) is not None:
             decision.arm, decision.reason = header.arm, header.reason
         elif route is not None and route.canary_bp < 0:
             decision.arm, decision.reason = route.arm, route.reason
@@ -168,7 +177,7 @@ class Splitter:
 
     def _route(self, facts: Facts) -> CompiledRoute | None:
         """The route that counts, unless services that read the target in another way would get another one."""
-        route = self._routes.first(facts)
+        route = first_match(self._routes.routes, facts)
         if not self._routes.looks_at_paths:
             return route
         path = facts.path
@@ -178,17 +187,17 @@ class Splitter:
         if other is path:
             return route
         facts.path = other
-        differs = has_dot_segment(other) or self._routes.first(facts) is not route
+        differs = has_dot_segment(other) or first_match(self._routes.routes, facts) is not route
         facts.path = path
-        for prefix in (RESERVED_PATH, route.strip if route else b""):
-            differs = differs or is_below(path, prefix) != is_below(other, prefix)
-        if differs:
+        if route is not None and route.strip:
+            differs = differs or is_below(path, route.strip) != is_below(other, route.strip)
+        if differs or path.startswith(RESERVED) != other.startswith(RESERVED):
             raise DownstreamError(400, "expected a path that means the same with %2F and %5C read as separators")
         return route
 
     def _answer_locally(self, decision: Decision, facts: Facts, secure: bool, latched: bool, now: float) -> None:
         """Answer what is below the reserved path; the page tells what this browser has at the service's root."""
         asked, facts.path = facts.path, b"/"
-        self._choose(decision, facts, self._routes.first(facts), latched, now)
+        self._choose(decision, facts, first_match(self._routes.routes, facts), latched, now)
         facts.path = asked
         decision.local = self._preview.answer(facts, self._names[decision.arm], decision.reason, secure, now)

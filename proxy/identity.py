@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from proxy.assign import KEY_BYTES, client_value, user_key
-from proxy.cookie import UserCookie, decode, values
+from proxy.cookie import UserCookie, decode, first_value
 from proxy.plan import UserSource
 
 if TYPE_CHECKING:
@@ -21,6 +21,13 @@ MAX_TOKEN_BYTES = 8192  # of a JWT; servers refuse longer header lines anyway
 MAX_ADDRESSES = 4096  # parsed ones that are remembered
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")  # NaN and Infinity, which Python reads
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
 
 Find = Callable[["Facts"], bytes | None]
 
@@ -119,7 +126,7 @@ def _from_header(name: bytes, anyone: bool) -> Find:
 
 def _from_cookie(name: str) -> Find:
     needle = name.encode() + b"="
-    return lambda facts: next(values(facts.cookies, needle), None)
+    return lambda facts: first_value(facts.cookies, needle)
 
 
 def _from_jwt(header: bytes, claim: str) -> Find:
@@ -146,7 +153,7 @@ def jwt_claim(text: bytes, claim: str) -> bytes | None:
     if len(text) > MAX_TOKEN_BYTES or len(parts) != 3 or (payload := decode(parts[1])) is None:
         return None
     try:
-        claims = json.loads(payload.decode())
+        claims = _JSON.decode(payload.decode())
         value = claims.get(claim) if isinstance(claims, dict) else None
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
@@ -224,8 +231,10 @@ class Identity:
                 found = self._rng(KEY_BYTES), len(self._sources)
             return found[0], (cookie.line(*found, now, secure),), False
         key, rank, due = saved
-        found = self._present(facts, rank + 1) or (key, rank)
-        if due or found != (key, rank):
+        found = self._present(facts, rank + 1) if self._sources else None
+        if found is None:
+            return key, (cookie.line(key, rank, now, secure),) if due else (), False
+        if due or found[1] != rank or found[0] != key:
             return found[0], (cookie.line(*found, now, secure),), found[0] != key
         return key, (), False
 

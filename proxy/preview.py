@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from proxy.cookie import Seal, set_cookie, values
+from proxy.cookie import Seal, place, set_cookie, value
 from proxy.keys import Secret
 from proxy.plan import Plan
 
@@ -140,13 +140,16 @@ class Preview:
         plan: Names the arms and says who may pin. Pins to ``canary`` stay good while no revision is on trial.
         secret: The installation's preview secret; it signs links and pins, for which its purposes differ.
         path: The page's path, normalised.
+
+    Attributes:
+        is_on: Else pins count for nothing.
     """
 
     def __init__(self, plan: Plan, secret: Secret, path: bytes) -> None:
         self._title = f"{plan.rollout.namespace}/{plan.rollout.name}"
         self._path = path
         self._public = plan.preview.access == "Public"
-        self._is_on = plan.preview.access != "Disabled"
+        self.is_on = plan.preview.access != "Disabled"
         self._cookie_name = f"cohort_{plan.rollout.name}_preview"
         self._needle = self._cookie_name.encode() + b"="
         self._arms = {arm.name: arm.revision for arm in plan.arms}
@@ -156,11 +159,13 @@ class Preview:
 
     def pinned(self, cookies: bytes, now: float) -> str | None:
         """The arm that a browser is pinned to, if it is; cost without such a cookie: one search."""
-        if self._is_on and self._needle in cookies:
-            for text in values(cookies, self._needle):
-                for name, seal in self._pins.items():
-                    if _expires(seal, text, now) is not None:
-                        return name
+        at = place(cookies, self._needle)
+        while at >= 0:
+            text = value(cookies, at)
+            for name, seal in self._pins.items():
+                if _expires(seal, text, now) is not None:
+                    return name
+            at = place(cookies, self._needle, at)
         return None
 
     def answer(self, facts: Facts, arm: str, reason: str, secure: bool, now: float) -> LocalAnswer:
@@ -174,7 +179,7 @@ class Preview:
             now: Unix seconds.
         """
         request = facts.request
-        if not self._is_on or facts.path != self._path:
+        if not self.is_on or facts.path != self._path:
             return NOT_FOUND
         if request.method == b"POST":
             return _CROSS_SITE if _is_cross_site(facts) else self._posted(facts, secure, now)
@@ -202,8 +207,8 @@ class Preview:
         return _BAD_TOKEN
 
     def _pin(self, facts: Facts, name: str, until: float, secure: bool, now: float) -> LocalAnswer:
-        value = self._pins[name].sign(_expiry(until))
-        return self._see_other(facts, set_cookie(self._cookie_name, value, int(until - now), secure))
+        text = self._pins[name].sign(_expiry(until))
+        return self._see_other(facts, set_cookie(self._cookie_name, text, int(until - now), secure))
 
     def _see_other(self, facts: Facts, cookie: bytes) -> LocalAnswer:
         target = facts.query.get(b"to", self._path)

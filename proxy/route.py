@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from proxy.assign import BUCKETS
-from proxy.cookie import values
+from proxy.cookie import first_value
+from proxy.facts import ESCAPES, unescape
 from proxy.identity import Networks
 from proxy.plan import FieldMatch, HeaderRoute, Match, PathMatch, Plan, Route, compile_regex
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 # ALPHA / DIGIT / "-" / "." / "_" / "~"; RFC 3986 section 2.3
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_NORMALISED = {
+    digits: bytes((code,)) if code in _UNRESERVED else b"%" + digits.upper() for digits, code in ESCAPES.items()
+}
 _SLASHES = re.compile(rb"/{2,}")
-_SEPARATORS = re.compile(rb"%2F|%5C")
 # A path parameter hides a dot segment from us and not from servlet containers, which cut it off: "/..;/".
 _DOT_SEGMENT = re.compile(rb"/\.\.?(?=[/;]|\Z)")
 _PORT = re.compile(rb":[0-9]*\Z")  # RFC 3986 section 3.2.3: may be empty
@@ -33,14 +35,11 @@ def normalise(path: bytes) -> bytes:
 
     Escapes of unreserved characters are decoded, the others spelt with capitals, repeated slashes merged.
     """
-    if b"%" in path:
-        path = _ESCAPE.sub(_plain, path)
+    return _merged(unescape(path, _NORMALISED) if b"%" in path else path)
+
+
+def _merged(path: bytes) -> bytes:
     return _SLASHES.sub(b"/", path) if b"//" in path else path
-
-
-def _plain(match: re.Match[bytes]) -> bytes:
-    code = int(match[1], 16)
-    return bytes((code,)) if code in _UNRESERVED else match[0].upper()
 
 
 def has_dot_segment(path: bytes) -> bool:
@@ -50,7 +49,9 @@ def has_dot_segment(path: bytes) -> bool:
 
 def with_separators(path: bytes) -> bytes:
     """A normalised path as services see it that read ``%2F`` and ``%5C`` as separators. The same object if none is."""
-    return normalise(_SEPARATORS.sub(b"/", path)) if b"%2F" in path or b"%5C" in path else path
+    if b"%2F" not in path and b"%5C" not in path:
+        return path
+    return _merged(path.replace(b"%2F", b"/").replace(b"%5C", b"/"))
 
 
 def is_below(path: bytes, prefix: bytes) -> bool:
@@ -132,7 +133,7 @@ def _cookie(match: FieldMatch) -> Condition:
     needle, check = match.name.encode() + b"=", _check(match)
 
     def condition(facts: Facts) -> bool:
-        value = next(values(facts.cookies, needle), None)
+        value = first_value(facts.cookies, needle)
         return value is not None and check(value)
 
     return condition
@@ -210,9 +211,11 @@ class CompiledRoute:
 
 
 class RouteTable:
-    """The routes of a plan in the order in which they count: unconditional ones first, each group as listed.
+    """The routes of a plan.
 
     Attributes:
+        routes: In the order in which they count: unconditional ones first, each group as listed.
+        header_routes: Those that the rollout's steps have set.
         looks_at_paths: Whether any route's choice or target depends on the path.
         headers: Lower-case names of the header fields that routes look at.
         reserved: Those among them that count from trusted peers only.
@@ -220,8 +223,8 @@ class RouteTable:
 
     def __init__(self, plan: Plan, arm_of: Callable[[str], int]) -> None:
         ordered = sorted(plan.routes, key=lambda route: not route.always)
-        self._routes = tuple(_compiled(route, plan, arm_of) for route in ordered)
-        self._header_routes = tuple(_compiled_header(route, arm_of("canary")) for route in plan.header_routes)
+        self.routes = tuple(_compiled(route, plan, arm_of) for route in ordered)
+        self.header_routes = tuple(_compiled_header(route, arm_of("canary")) for route in plan.header_routes)
         self.looks_at_paths = any(
             route.strip_prefix is not None or any(match.path is not None for match in route.matches)
             for route in plan.routes
@@ -234,19 +237,13 @@ class RouteTable:
         self.reserved = frozenset(by_trust["TrustedPeers"] - by_trust["Anyone"])
         self.headers = frozenset(by_trust["TrustedPeers"] | by_trust["Anyone"])
 
-    def first(self, facts: Facts) -> CompiledRoute | None:
-        """The route that counts for a request."""
-        for route in self._routes:
-            if route.matches(facts):
-                return route
-        return None
 
-    def first_header(self, facts: Facts) -> CompiledRoute | None:
-        """The header route of the rollout's steps that counts for a request."""
-        for route in self._header_routes:
-            if route.matches(facts):
-                return route
-        return None
+def first_match(routes: tuple[CompiledRoute, ...], facts: Facts) -> CompiledRoute | None:
+    """The route that counts for a request. Cost: 0.2-0.3 us a condition, 2 us where RE2 is asked."""
+    for route in routes:
+        if route.matches(facts):
+            return route
+    return None
 
 
 def _compiled(route: Route, plan: Plan, arm_of: Callable[[str], int]) -> CompiledRoute:

@@ -23,7 +23,7 @@ KILL_SWITCH = (
 def steers(function: Function) -> Function:
     """Add what every verb takes: which rollout, who asks, how the result looks, and where the controller is."""
     option = click.option("--by", metavar="WHO", help="Who asks, for the record.  [default: your login name]")
-    return asks(targeted(output_option(option(function))))
+    return option(output_option(targeted(asks(function))))
 
 
 @click.command()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from controller.cli.exits import Refused, WrongUse
+from controller.cli.exits import WrongUse
 from controller.cli.output import at
 
 if TYPE_CHECKING:
@@ -187,8 +187,7 @@ def _token(path: str | None) -> str | None:
     """The token in a file, without the white space around it.
 
     Raises:
-        WrongUse: The file holds none.
-        Refused: The file cannot be read.
+        WrongUse: The file holds none, or cannot be read.
     """
     if not path:
         return None
@@ -196,7 +195,7 @@ def _token(path: str | None) -> str | None:
         with open(path, "rb") as file:
             content = file.read(MAX_TOKEN_BYTES + 1).strip()
     except OSError as error:
-        raise Refused(f"cannot read the token file {path}: {error.strerror}. Correct --token-file.") from None
+        raise WrongUse(f"cannot read the token file {path}: {error.strerror}. Correct --token-file.") from None
     if not content or len(content) > MAX_TOKEN_BYTES or any(not 0x21 <= byte <= 0x7E for byte in content):
         raise WrongUse(f"expected one token of printable ASCII in {path}, got something else: correct --token-file.")
     return content.decode("ascii")

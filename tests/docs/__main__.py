@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.docs import architecture, configuration
+from tests.docs import architecture, cli, configuration
 
 
 def main() -> None:
     """Each page from its source."""
-    for page in (architecture, configuration):
+    for page in (architecture, cli, configuration):
         page.PAGE.write_text(page.render(page.PAGE.read_text()))
 
 

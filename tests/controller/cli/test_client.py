@@ -155,16 +155,14 @@ def test_the_token_of_a_file_is_sent(controller: FakeController, run: Run, tmp_p
     assert run("get", "--token-file", str(tmp_path / "token")).code == 0
 
 
-@pytest.mark.parametrize(
-    ("content", "code"), [(None, 1), (b"", 2), (b"a\r\nX-Evil: 1", 2), (b"\xff", 2), (b"a" * 9000, 2)]
-)
+@pytest.mark.parametrize("content", [None, b"", b"a\r\nX-Evil: 1", b"\xff", b"a" * 9000], ids=range(5))
 def test_a_token_file_without_a_token_is_told(
-    controller: FakeController, run: Run, tmp_path: Path, content: bytes | None, code: int
+    controller: FakeController, run: Run, tmp_path: Path, content: bytes | None
 ) -> None:
     """What cannot be a token never goes into a header."""
     if content is not None:
         (tmp_path / "token").write_bytes(content)
     result = run("get", "--token-file", str(tmp_path / "token"))
-    assert result.code == code
+    assert result.code == 2
     assert str(tmp_path) in result.err
     assert controller.asked == []

@@ -55,14 +55,19 @@ def _facts(rollout: Json, status: Json, wide: bool) -> Iterator[tuple[str, str]]
     yield "Canary", out.plain(out.at(status, "revision", "canary"))
     yield "Weight", _weight(status)
     if out.at(status, "step", "total"):
-        elapsed = out.at(status, "step", "elapsed")
-        yield "Step", step(status) + (f", for {out.plain(elapsed)}" if elapsed else "")
+        yield "Step", _step(rollout, status)
     if out.at(status, "plan"):
         yield "Plan", _plan(status, wide)
     if out.at(status, "verdict", "decision"):
         yield "Verdict", _verdict(status)
     if out.at(status, "abort"):
         yield "Abort", _abort(status)
+
+
+def _step(rollout: Json, status: Json) -> str:
+    text = f"{out.plain(out.at(status, 'step', 'index'))} of {out.plain(out.at(status, 'step', 'total'))} done"
+    current, elapsed = _current_step(rollout, status), out.at(status, "step", "elapsed")
+    return text + (f", at {current}" if current else "") + (f" for {out.plain(elapsed)}" if current and elapsed else "")
 
 
 def _weight(status: Json) -> str:

@@ -31,4 +31,6 @@ def test_without_a_kind_all_schemas_by_kind(run: Run) -> None:
 
 def test_an_unknown_kind_is_wrong_use(run: Run) -> None:
     """surface.md: exit 2."""
-    assert run("schema", "Deployment").code == 2
+    result = run("schema", "Deployment")
+    assert result.code == 2
+    assert "expected one of CanaryRollout, AnalysisTemplate, Plan" in result.err

@@ -32,7 +32,7 @@ def test_shows_where_the_rollout_stands(run: Run) -> None:
         "Stable:    v1\n"
         "Canary:    v2\n"
         "Weight:    5.00 %, measured 4.93 % (4.71 to 5.16)\n"
-        "Step:      2/5, for 4m10s\n"
+        "Step:      2 of 5 done, at pause 10m for 4m10s\n"
         "Plan:      generation 42, 2/3 proxies have it; waiting for unix:b.sock\n"
         "\n"
         "Steps:\n"

@@ -24,7 +24,7 @@ from tests.bench.peers import PEERS, Job, Peer
 from tests.bench.process import OTHER_CORE, PROXY_CORE, cpu_ns, running, wait_until
 from tests.bench.workload import WORKLOADS, Workload
 
-WARM_UP_S = 1.0
+WARM_UP_S = 1
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ class _Bench:
         self.running[peer.name] = (process.pid, port)
         return " ".join([Path(argv[0]).name, *argv[1:]]).replace(str(self.folder) + "/", "")
 
-    def measure(self, peer: Peer, number: int, seconds: float) -> results.Measurement:
+    def measure(self, peer: Peer, number: int, seconds: int) -> results.Measurement:
         """One peer in one round, warm."""
         pid, port = self.running[peer.name]
         load.generate(self.workload, port, WARM_UP_S, self.folder)
@@ -113,7 +113,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workload", choices=WORKLOADS, default="small-get")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=4, help="of load a round and peer, after one to warm up")
+    parser.add_argument("--seconds", type=int, default=4, help="of load a round and peer, after one to warm up")
     parser.add_argument("--no-save", dest="save", action="store_false", help="print only")
     return parser.parse_args()
 

@@ -33,7 +33,7 @@ class Load:
     faults: int
 
 
-def generate(workload: Workload, port: int, seconds: float, folder: Path) -> Load:
+def generate(workload: Workload, port: int, seconds: int, folder: Path) -> Load:
     """Send as much as the peer takes.
 
     Raises:
@@ -41,7 +41,7 @@ def generate(workload: Workload, port: int, seconds: float, folder: Path) -> Loa
     """
     template = folder / "request"
     template.write_bytes(workload.request())
-    argv = ["taskset", "-c", str(OTHER_CORE), find("wrk"), "-t1", f"-c{workload.connections}", f"-d{seconds:g}s"]
+    argv = ["taskset", "-c", str(OTHER_CORE), find("wrk"), "-t1", f"-c{workload.connections}", f"-d{seconds}s"]
     argv += ["-s", str(SCRIPT), f"http://127.0.0.1:{port}", "--", str(template), str(workload.users)]
     done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True, timeout=seconds + 30)
     load = Load(**json.loads(done.stdout.strip().splitlines()[-1]))

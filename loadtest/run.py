@@ -1,0 +1,209 @@
+"""The process of the synthetic users: ``python -m loadtest.run OPTIONS``.
+
+In a process of its own because importing locust patches every socket with gevent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import gevent
+from gevent.event import Event
+from locust.env import Environment
+
+from loadtest import tally
+from loadtest.client import Connection, LostError, SharedConnections, resolve
+from loadtest.options import Options, from_json, parse_journey, parse_target
+from loadtest.person import Crowd, Sight
+from loadtest.plans import parse_facts
+from loadtest.report import EVERY_S, Reporter
+from loadtest.users import Client, user_class
+
+STOP_S = 10.0  # for requests under way at the end; what lasts longer is cut and not counted
+PLANS_S = 0.5  # how often plans are asked for; a user's next request comes later than that
+SPARE_FILES = 200  # descriptors beside those of the users
+SHOWN_FLIPS = 20  # told at once; the summary has more
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run users until the duration is over or a signal comes, and say what they saw.
+
+    Returns:
+        0: no flip and no request lost; 1 otherwise; 2: it could not begin.
+    """
+    options = from_json(arguments[0])
+    logging.basicConfig(level=logging.ERROR, format="locust: %(message)s")
+    try:
+        connect = _connector(options)
+    except (OSError, ValueError) as error:
+        click.echo(f"cohort loadtest: {error}", err=True)
+        return 2
+    crowd = Crowd(options, parse_journey(options.journey), count(1))
+    began = time.monotonic()
+    _run(options, crowd, connect)
+    result = _summary(crowd, time.monotonic() - began)
+    click.echo(json.dumps(result) if options.output == "json" else tally.text(result))
+    return 0 if result["ok"] else 1
+
+
+def _run(options: Options, crowd: Crowd, connect: Callable[[], Client]) -> None:
+    reporter = Reporter(_sender(options.report)) if options.report else None
+    shown = count(1)
+
+    def watch(sight: Sight) -> None:
+        if sight.flip and next(shown) <= SHOWN_FLIPS:
+            click.echo(f"FLIP user {sight.user}: {sight.flip}", err=True)
+        if reporter:
+            reporter.put(sight)
+
+    environment = Environment(
+        user_classes=[user_class(crowd, connect, watch)], host=options.target, stop_timeout=STOP_S
+    )
+    runner = environment.create_local_runner()
+    page = environment.create_web_ui("127.0.0.1", options.web_port) if options.web_port else None
+    if page:
+        click.echo(f"locust's page: http://127.0.0.1:{options.web_port}/", err=True)
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, stop.set)
+    beside = _beside(options, crowd, reporter)
+    runner.start(options.users, options.spawn_rate)
+    stop.wait(options.duration_s or None)
+    crowd.close()
+    runner.stop()
+    gevent.killall(beside)
+    if reporter:
+        reporter.flush()
+    if page:
+        page.stop()  # type: ignore[no-untyped-call]  # locust has no annotation here
+    runner.quit()
+
+
+def _beside(options: Options, crowd: Crowd, reporter: Reporter | None) -> list[Any]:
+    """What runs beside the users, each for ever."""
+    beside = []
+    if options.progress_s:
+        beside.append(gevent.spawn(_progress, crowd, options.progress_s))
+    if options.plans:
+        beside.append(gevent.spawn(_every, PLANS_S, _learner(options.plans, crowd)))
+    if reporter:
+        beside.append(gevent.spawn(_every, EVERY_S, reporter.flush))
+    return beside
+
+
+def _every(seconds: float, act: Callable[[], None]) -> None:
+    while True:
+        act()
+        gevent.sleep(seconds)
+
+
+def _progress(crowd: Crowd, seconds: float) -> None:
+    while True:
+        requests, began = crowd.tally.requests, time.monotonic()
+        gevent.sleep(seconds)
+        line = tally.progress(crowd.tally, requests, time.monotonic() - began)
+        click.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
+
+
+def _summary(crowd: Crowd, seconds: float) -> dict[str, Any]:
+    ledger = crowd.ledger
+    shares = [
+        tally.share(gate, users, weights, ledger.trial(gate[0], gate[1])) for gate, users, weights in ledger.shares()
+    ]
+    return tally.summary(crowd.tally, seconds, ledger.behind, shares)
+
+
+def _connector(options: Options) -> Callable[[], Client]:
+    """What makes the client of one user.
+
+    Raises:
+        OSError: The target's name is unknown.
+        ValueError: Too few file descriptors for a connection a user.
+    """
+    host, port = parse_target(options.target)
+    address, name = resolve(host, port), urlsplit(options.target).netloc
+    shared = int(options.connections) if options.connections.isdecimal() else 0
+    _allow_files((shared or options.users) + SPARE_FILES)
+    if shared:
+        pool = SharedConnections([Connection(address, name, options.timeout_s) for _ in range(shared)])
+        return lambda: pool
+    return lambda: Connection(address, name, options.timeout_s)
+
+
+def _allow_files(need: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < need <= hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+    elif soft < need:
+        raise ValueError(
+            f"{need} connections are needed, ulimit -n allows {hard}: use fewer users or --connections 500"
+        )
+
+
+def _sender(report: str) -> Callable[[bytes], None]:
+    """Delivers reports: posts them to a URL, or adds a line to a file."""
+    if not report.startswith("http://"):
+        return lambda message: _append(Path(report), message)
+    post = _client(report)
+    fields = {"Content-Type": "application/json"}
+
+    def send(message: bytes) -> None:
+        try:
+            post("POST", fields, message)
+        except LostError as error:
+            raise OSError(str(error)) from None
+
+    return send
+
+
+def _append(path: Path, message: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(message + b"\n")
+
+
+def _learner(plans: str, crowd: Crowd) -> Callable[[], None]:
+    """Takes in what the source of plans says; one that does not answer teaches nothing for now."""
+    if plans.startswith("http://"):
+        get = _client(plans)
+        return lambda: _learn(crowd, lambda: get("GET", {}, b""))
+    return lambda: _learn(crowd, Path(plans).read_bytes)
+
+
+def _learn(crowd: Crowd, fetch: Callable[[], bytes]) -> None:
+    try:
+        for facts in parse_facts(fetch()):
+            crowd.ledger.learn(facts)
+    except (OSError, LostError, ValueError) as error:
+        logging.getLogger("cohort").info("no plan: %s", error)
+
+
+def _client(url: str) -> Callable[[str, dict[str, str], bytes], bytes]:
+    """A connection to one URL; statuses other than 200 count as no answer."""
+    parts = urlsplit(url)
+    target = parts.path or "/"
+    if parts.query:
+        target += f"?{parts.query}"
+    connection = Connection(resolve(parts.hostname or "", parts.port or 80), parts.netloc, 5.0)
+
+    def call(method: str, fields: dict[str, str], body: bytes) -> bytes:
+        reply = connection.exchange(method, target, fields, body)
+        if reply.status not in (200, 202, 204):
+            raise LostError(str(reply.status), f"{url} answered {reply.status}")
+        return reply.body
+
+    return call
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -93,7 +93,7 @@ class Downstream(asyncio.BufferedProtocol):
         self.peer = peername[0] if peername else "0.0.0.0"  # noqa: S104  # gone already
         self.peer_bytes = self.peer.encode()
         self.is_trusted = self.server.trusted.trusts(self.peer)
-        self.deadline = self.server.loop.time() + self.server.timeouts.head
+        self.deadline = self.server.now + self.server.timeouts.head
         self.server.opened(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -104,7 +104,7 @@ class Downstream(asyncio.BufferedProtocol):
         """Bytes from the client."""
         if self._lingering:
             if not self.is_full:
-                self.deadline = min(self._linger_end, self.server.loop.time() + LINGER_IDLE_S)
+                self.deadline = min(self._linger_end, self.server.now + LINGER_IDLE_S)
             return
         data = bytes(self.server.read_buffer[:nbytes])
         relay = self.relay
@@ -114,7 +114,7 @@ class Downstream(asyncio.BufferedProtocol):
             else:
                 self._pending = data
                 self._first_byte = time.monotonic()
-                self.deadline = self.server.loop.time() + self.server.timeouts.head
+                self.deadline = self.server.now + self.server.timeouts.head
             self._requests()
         elif relay.exchange.request_open:
             try:
@@ -293,10 +293,10 @@ class Downstream(asyncio.BufferedProtocol):
         if must_close or self.is_last or self._at_end:
             self._linger()
             return
-        self.deadline = self.server.loop.time() + self.server.timeouts.keep_alive
+        self.deadline = self.server.now + self.server.timeouts.keep_alive
         if self._pending and not self._running:
             self._first_byte = time.monotonic()
-            self.deadline = self.server.loop.time() + self.server.timeouts.head
+            self.deadline = self.server.now + self.server.timeouts.head
             self.free(HOLD_PIPELINE)
             self._requests()
             if self._eof and self.relay is None and self._pending and not self._lingering:
@@ -355,7 +355,7 @@ class Downstream(asyncio.BufferedProtocol):
 
     def _wait_for_end(self) -> None:
         """Start the clocks of contract item 12 once the answer has left; until then it is a slow reader's."""
-        now = self.server.loop.time()
+        now = self.server.now
         self._linger_end = now + LINGER_TOTAL_S
         self.deadline = now + (self.server.timeouts.body_idle if self.is_full else LINGER_IDLE_S)
 

@@ -31,37 +31,32 @@ class Relay:
         sent: Payload bytes of the answer handed to the client's connection.
     """
 
-    __slots__ = (
-        "_body", "_client", "_held", "_held_ended", "_length", "_response", "_sent_at", "_server", "_started",
-        "_upstream", "_view", "arm", "decision", "endpoint", "endpoint_text", "exchange", "reason",
-        "received", "request", "request_id", "sent", "source", "status", "upstream_s",
-    )  # fmt: skip
+    # Defaults stand in the class: of what most requests never set, nothing is stored.
+    received = 0
+    sent = 0
+    status = 0
+    upstream_s = 0.0
+    request_id = b""
+    endpoint: Endpoint | None = None
+    endpoint_text = ""
+    _body: BodyReader | None = None
+    _held = b""
+    _held_ended = False
+    _length = 0
+    _response: Response | None = None
+    _upstream: Upstream | None = None
 
     def __init__(self, client: Downstream, view: View, request: Request, decision: Decision, started: float) -> None:
         self._client = client
         self._server = client.server
         self._view = view
         self._started = started
-        self._body: BodyReader | None = None
-        self._held = b""
-        self._held_ended = False
-        self.received = 0
-        self._upstream: Upstream | None = None
-        self._response: Response | None = None
-        self._length = 0
-        self._sent_at = 0.0
         self.request = request
-        self.request_id = b""
         self.decision = decision
         self.arm: ArmView = view.arms[decision.arm]
         self.reason = decision.reason
         self.source = decision.source
         self.exchange = Exchange(request.method, request.length != 0)
-        self.endpoint: Endpoint | None = None
-        self.endpoint_text = ""
-        self.status = 0
-        self.sent = 0
-        self.upstream_s = 0.0
 
     def __repr__(self) -> str:
         state = ("connecting", "waiting", "relaying", "done")[self.exchange.state]
@@ -113,7 +108,7 @@ class Relay:
         rest = self._take(data)
         if self.exchange.state != CONNECTING and self._upstream is not None:
             self._upstream.write(self._framed_body())
-            self._client.deadline = self._server.loop.time() + self._request_patience()
+            self._client.deadline = self._server.now + self._request_patience()
         return rest
 
     def _framed_body(self) -> bytes:
@@ -168,7 +163,7 @@ class Relay:
         )  # fmt: skip
         self._sent_at = time.monotonic()
         connection.write(head + self._framed_body() if self._body is not None else head)
-        client.deadline = self._server.loop.time() + self._request_patience()
+        client.deadline = self._server.now + self._request_patience()
         if self.exchange.request_open:
             client.free(HOLD_PEER)
 
@@ -237,7 +232,7 @@ class Relay:
         if reader.done:
             self._response_ended(reader)
         else:
-            client.deadline = self._server.loop.time() + self._server.timeouts.body_idle
+            client.deadline = self._server.now + self._server.timeouts.body_idle
 
     def response_body(self, payload: bytes, reader: BodyReader) -> None:
         """More of the body, or its end."""
@@ -249,7 +244,7 @@ class Relay:
         if reader.done:
             self._response_ended(reader)
         else:
-            self._client.deadline = self._server.loop.time() + self._server.timeouts.body_idle
+            self._client.deadline = self._server.now + self._server.timeouts.body_idle
 
     def _chunks(self, payload: bytes, reader: BodyReader) -> bytes:
         framed = chunk(payload) if payload else b""
@@ -350,7 +345,7 @@ class Relay:
             self._fail(408, "")
         elif self.exchange.state == RELAYING and client.is_full:
             if client.has_progressed():
-                client.deadline = self._server.loop.time() + self._server.timeouts.body_idle
+                client.deadline = self._server.now + self._server.timeouts.body_idle
             else:
                 self._server.counters.downstream_rejected("timeout")
                 self._fail(0, "")
@@ -372,7 +367,7 @@ class Relay:
         """The client has taken all that was written."""
         if self._upstream is not None:
             self._upstream.free(HOLD_PEER)
-        self._client.deadline = self._server.loop.time() + self._request_patience()
+        self._client.deadline = self._server.now + self._request_patience()
 
     def upstream_full(self) -> None:
         """The service takes no more of the request."""
@@ -381,7 +376,7 @@ class Relay:
     def upstream_drained(self) -> None:
         """The service has taken all that was written."""
         self._client.free(HOLD_PEER)
-        self._client.deadline = self._server.loop.time() + self._request_patience()
+        self._client.deadline = self._server.now + self._request_patience()
 
     # --- accounts
 

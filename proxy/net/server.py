@@ -48,6 +48,8 @@ class Server:
         buffered: Bytes that kernels did not take yet, of all connections.
         date: The current ``Date`` line.
         draining: Answers announce the close from now on.
+        most_buffered: Beyond which connections stop reading.
+        now: Loop time at the end of the current sweep's interval: deadlines counted from it are never early.
         read_buffer: Where every connection reads into; copied out before the loop goes on.
         starved: Upstream connections that wait until less is buffered.
         wall_s: Unix seconds, at most one sweep old.
@@ -67,6 +69,8 @@ class Server:
         self.upstreams: set[Upstream] = set()
         self.starved: list[Upstream] = []
         self.buffered = 0
+        self.most_buffered = limits.worker_buffer_bytes
+        self.now = self.loop.time() + SWEEP_S
         self.draining = False
         self.closing = False
         self.wall_s = 0.0
@@ -210,13 +214,8 @@ class Server:
         """Spend one retry."""
         self._retries -= 1.0
 
-    @property
-    def is_over_budget(self) -> bool:
-        """Whether all connections together buffer more than the worker may."""
-        return self.buffered > self.settings.limits.worker_buffer_bytes
-
     def _feed_starved(self) -> None:
-        if self.starved and self.buffered <= self.settings.limits.worker_buffer_bytes // 2:
+        if self.starved and self.buffered <= self.most_buffered // 2:
             starved, self.starved = self.starved, []
             for connection in starved:
                 connection.free(HOLD_BUDGET)
@@ -226,6 +225,7 @@ class Server:
     async def _sweep(self) -> None:
         """Everything that only time brings about."""
         now = self.loop.time()
+        self.now = now + SWEEP_S
         self._tick_wall()
         self.view()
         for connection in [c for c in self.connections if c.deadline < now]:

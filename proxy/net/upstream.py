@@ -79,7 +79,7 @@ class Upstream(asyncio.BufferedProtocol):
         if self._transport is None or not self.endpoint.plans or self._server.closing:
             self.close()
         else:
-            self.deadline = self._server.loop.time() + self._server.timeouts.upstream_keep_alive
+            self.deadline = self._server.now + self._server.timeouts.upstream_keep_alive
             self.endpoint.give(self)
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class Upstream(asyncio.BufferedProtocol):
                 self._heads(relay, data)
         except UpstreamError as error:
             self._fail(error)
-        if self._server.is_over_budget and self.relay is not None:
+        if self._server.buffered > self._server.most_buffered and self.relay is not None:
             self.hold(HOLD_BUDGET)
             self._server.starved.append(self)
 

@@ -34,7 +34,7 @@ types: setup ## mypy --strict
 	$(BIN)/mypy
 
 arch: setup ## who may import whom
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 bench: setup ## CPU time a request, beside Envoy and nginx; writes tests/bench/results/
 	sh tests/support/components.sh

@@ -8,12 +8,17 @@ import socket
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TypeVar
 
+import hypothesis
 import pytest
 
 from tests.support.leaks import children, left_over, open_sockets, unfinished_tasks
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+# Examples are timed on a machine that does other things too; CI must not fail today for what it passed yesterday.
+hypothesis.settings.register_profile("cohort", deadline=None, derandomize=IN_CI)
+hypothesis.settings.load_profile("cohort")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_proxy import FakeProxy, running
+from tests.support.fake_ingress import FakeProxy, running
 
 START = [sys.executable, "-c", "from loadtest.cli import command; command()"]
 QUICK = ["--users", "10", "--spawn-rate", "100", "--think", "10ms..30ms", "--duration", "500ms", "--progress", "200ms"]

@@ -14,6 +14,7 @@ from proxy.errors import DownstreamError, ProxyError
 from proxy.forward import own_answer
 from proxy.http1 import Request, parse_request, request_head_end
 from proxy.net.relay import Relay
+from proxy.net.upstream import UNSENT_BYTES
 
 if TYPE_CHECKING:
     from proxy.decide import Decision
@@ -88,7 +89,7 @@ class Downstream(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is connected."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop does not derive from it
-        self._transport.set_write_buffer_limits(high=0)
+        self._transport.set_write_buffer_limits(high=UNSENT_BYTES)
         peername = transport.get_extra_info("peername")
         self.peer = peername[0] if peername else "0.0.0.0"  # noqa: S104  # gone already
         self.peer_bytes = self.peer.encode()

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from proxy.net.server import Server
 
 NEVER = float("inf")
+# What the kernel did not take before the other side's reading stops. Small, because 10,000 connections may all have it;
+# not zero, because then uvloop writes each message at once instead of all of one turn of the loop together (1 us).
+UNSENT_BYTES = 2048
 MAX_INTERIM = 16  # interim responses before one final; 103 comes once or twice
 
 # Why reading is paused; a connection reads again when no reason is left.
@@ -129,7 +132,7 @@ class Upstream(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop does not derive from it
-        self._transport.set_write_buffer_limits(high=0)
+        self._transport.set_write_buffer_limits(high=UNSENT_BYTES)
         self._server.upstreams.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ def _refuse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")  # NaN and Infinity, which Python reads
 
 
+# BASE64URL(header) "." BASE64URL(payload) "." BASE64URL(signature); RFC 7515 section 3.1. The scheme: RFC 6750
+_JWT = re.compile(rb"(?i:bearer +)?[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*")
 _JSON = json.JSONDecoder(parse_constant=_refuse_constant)
 
 Find = Callable[["Facts"], bytes | None]
@@ -147,10 +150,8 @@ def jwt_claim(text: bytes, claim: str) -> bytes | None:
     Returns:
         The claim's text in UTF-8, an integer as its digits; None for anything else and at any fault.
     """
-    if text[:7].lower() == b"bearer ":
-        text = text[7:].strip(b" ")
-    parts = text.split(b".", 3)
-    if len(text) > MAX_TOKEN_BYTES or len(parts) != 3 or (payload := decode(parts[1])) is None:
+    match = _JWT.fullmatch(text) if len(text) <= MAX_TOKEN_BYTES else None
+    if match is None or (payload := decode(match[1])) is None:
         return None
     try:
         claims = _JSON.decode(payload.decode())

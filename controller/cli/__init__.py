@@ -18,6 +18,7 @@ def main() -> int:
         130 interrupted, 141 the reader of the output has gone, 70 a fault of cohort itself.
     """
     try:
+        _open_output()
         from controller.cli import root
 
         code = root.run(sys.argv[1:])
@@ -43,6 +44,13 @@ def _explain(error: Exception) -> int:
         message = f"internal fault: {type(error).__name__}: {error}; COHORT_DEBUG=1 shows where. Please report it"
     sys.stderr.write(f"Error: {message}\n")
     return 1 if isinstance(error, OSError) else BUG
+
+
+def _open_output() -> None:
+    """Where the shell has closed an output (``>&-``), write into nothing: Python leaves None there."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open until the process ends
 
 
 def _discard_output() -> None:

@@ -160,6 +160,15 @@ def test_a_full_disk_is_told(spawn: Spawn) -> None:
         assert process.wait(timeout=10) == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_an_output_that_is_closed_is_written_to_in_vain(controller: FakeController, closed: str) -> None:
+    """A shell may close either; the exit code still tells."""
+    line = f"exec {sys.executable} -c '{PROGRAM[2]}' status checkout -n shop --server {controller.url} {closed}"
+    result = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    assert (result.stdout == "") == closed.startswith(">")
+    assert result.stderr == ""
+
+
 def on_a_terminal(*args: str, **env: str) -> str:
     """What a command prints on a terminal of its own."""
     main, side = os.openpty()

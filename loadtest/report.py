@@ -17,10 +17,12 @@ class Reporter:
 
     Args:
         send: Delivers one message; it may raise OSError, and then the message is dropped and counted.
+        totals: What the run counts so far, told with each message.
     """
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[bytes], None], totals: Callable[[], dict[str, Any]]) -> None:
         self._send = send
+        self._totals = totals
         self._waiting: dict[int, dict[str, Any]] = {}
         self.dropped = 0
 
@@ -38,7 +40,8 @@ class Reporter:
         self._waiting.clear()
         for start in range(0, len(records), BATCH):
             try:
-                self._send(json.dumps({"users": records[start : start + BATCH]}).encode())
+                message = {"users": records[start : start + BATCH], "totals": self._totals()}
+                self._send(json.dumps(message).encode())
             except OSError:
                 self.dropped += 1
 

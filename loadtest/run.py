@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(options: Options, crowd: Crowd, connect: Callable[[], Client]) -> None:
-    reporter = Reporter(_sender(options.report)) if options.report else None
+    reporter = Reporter(_sender(options.report), lambda: tally.totals(crowd.tally)) if options.report else None
     shown = count(1)
 
     def watch(sight: Sight) -> None:
@@ -77,12 +77,13 @@ def _run(options: Options, crowd: Crowd, connect: Callable[[], Client]) -> None:
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, stop.set)
-    beside = _beside(options, crowd, reporter)
+    beside = _beside(options, crowd, reporter, stop)
     runner.start(options.users, options.spawn_rate)
     stop.wait(options.duration_s or None)
+    stop.set()
     crowd.close()
     runner.stop()
-    gevent.killall(beside)
+    gevent.joinall(beside)
     if reporter:
         reporter.flush()
     if page:
@@ -90,30 +91,36 @@ def _run(options: Options, crowd: Crowd, connect: Callable[[], Client]) -> None:
     runner.quit()
 
 
-def _beside(options: Options, crowd: Crowd, reporter: Reporter | None) -> list[Any]:
-    """What runs beside the users, each for ever."""
+def _beside(options: Options, crowd: Crowd, reporter: Reporter | None, stop: Event) -> list[Any]:
+    """What runs beside the users until ``stop`` is set."""
     beside = []
     if options.progress_s:
-        beside.append(gevent.spawn(_progress, crowd, options.progress_s))
+        beside.append(gevent.spawn(_every, options.progress_s, _progress(crowd), stop))
     if options.plans:
-        beside.append(gevent.spawn(_every, PLANS_S, _learner(options.plans, crowd)))
+        learn = _learner(options.plans, crowd)
+        learn()
+        beside.append(gevent.spawn(_every, PLANS_S, learn, stop))
     if reporter:
-        beside.append(gevent.spawn(_every, EVERY_S, reporter.flush))
+        beside.append(gevent.spawn(_every, EVERY_S, reporter.flush, stop))
     return beside
 
 
-def _every(seconds: float, act: Callable[[], None]) -> None:
-    while True:
+def _every(seconds: float, act: Callable[[], None], stop: Event) -> None:
+    while not stop.wait(seconds):
         act()
-        gevent.sleep(seconds)
 
 
-def _progress(crowd: Crowd, seconds: float) -> None:
-    while True:
-        requests, began = crowd.tally.requests, time.monotonic()
-        gevent.sleep(seconds)
-        line = tally.progress(crowd.tally, requests, time.monotonic() - began)
+def _progress(crowd: Crowd) -> Callable[[], None]:
+    """Tells how the run stands, with the rate since it told last."""
+    before, since = 0, time.monotonic()
+
+    def tell() -> None:
+        nonlocal before, since
+        line = tally.progress(crowd.tally, before, time.monotonic() - since)
+        before, since = crowd.tally.requests, time.monotonic()
         click.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
+
+    return tell
 
 
 def _summary(crowd: Crowd, seconds: float) -> dict[str, Any]:

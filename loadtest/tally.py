@@ -134,6 +134,16 @@ def progress(tally: Tally, requests_before: int, seconds: float) -> str:
     return " | ".join([*parts, f"lost {tally.lost.total()}", f"flips {tally.flips}"])
 
 
+def totals(tally: Tally) -> dict[str, Any]:
+    """What a report tells beside the users: small, because it goes out twice a second."""
+    versions = {
+        revision: {"arm": v.arm, "users": v.users, "requests": v.requests, "errors": v.errors}
+        for revision, v in tally.versions.items()
+    }
+    counts = {"active": tally.active, "requests": tally.requests, "lost": tally.lost.total(), "flips": tally.flips}
+    return counts | {"versions": versions}
+
+
 def summary(tally: Tally, seconds: float, behind: int, shares: list[dict[str, Any]]) -> dict[str, Any]:
     """The whole run as plain values, the ``-o json`` form."""
     versions = [

@@ -19,13 +19,14 @@ def sight(seat: int, flip: Flip | None = None) -> Sight:
 def test_the_last_sight_of_a_seat_counts_and_a_flip_stays() -> None:
     """A page that is told twice a second must not miss the one red square."""
     told: list[bytes] = []
-    reporter = Reporter(told.append)
+    reporter = Reporter(told.append, lambda: {"requests": 3})
     for flip in (None, FLIP, None):
         reporter.put(sight(0, flip))
     reporter.put(sight(1))
     reporter.flush()
     reporter.flush()
     [message] = told
+    assert json.loads(message)["totals"] == {"requests": 3}
     rows = json.loads(message)["users"]
     assert [row["seat"] for row in rows] == [0, 1]
     assert [row["flip"] for row in rows] == [str(FLIP), None]
@@ -38,7 +39,7 @@ def test_the_last_sight_of_a_seat_counts_and_a_flip_stays() -> None:
 def test_many_seats_go_in_several_messages() -> None:
     """A message stays below common limits on bodies."""
     told: list[bytes] = []
-    reporter = Reporter(told.append)
+    reporter = Reporter(told.append, lambda: {"requests": 3})
     for seat in range(BATCH + 1):
         reporter.put(sight(seat))
     reporter.flush()
@@ -51,7 +52,7 @@ def test_nobody_hears() -> None:
     def send(message: bytes) -> None:
         raise OSError
 
-    reporter = Reporter(send)
+    reporter = Reporter(send, dict)
     reporter.put(sight(0))
     reporter.flush()
     reporter.flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loadtest.flip import Answer, Flip
-from loadtest.tally import KEPT, Tally, Version, progress, share, summary, text
+from loadtest.tally import KEPT, Tally, Version, progress, share, summary, text, totals
 
 STABLE = Answer(1, "v1", "stable", "split")
 CANARY = Answer(1, "v2", "canary", "split")
@@ -28,6 +28,13 @@ def test_users_and_requests_by_version() -> None:
     assert (stable["users"], stable["usersPercent"], stable["requestsPercent"]) == (3, 75.0, 60.0)
     assert (canary["users"], canary["errors"], canary["errorPercent"]) == (1, 1, 50.0)
     assert canary["codes"] == {"200": 1, "500": 1}
+    assert totals(tally) == {
+        "active": 4, "requests": 5, "lost": 0, "flips": 0,
+        "versions": {
+            "v1": {"arm": "stable", "users": 3, "requests": 3, "errors": 0},
+            "v2": {"arm": "canary", "users": 1, "requests": 2, "errors": 1},
+        },
+    }  # fmt: skip
     assert progress(tally, 1, 2.0).startswith(
         "4 users | 2 req/s | stable v1 75.0 % of users, 60.0 % of requests, 0 errors"
     )

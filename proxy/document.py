@@ -82,6 +82,8 @@ def load(text: bytes | str) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
+        if text.lstrip().startswith("{") and (value := _json(text)) is not None:
+            return value
         depth = 0
         for event in yaml.parse(text, Loader=SafeLoader):
             if isinstance(event, yaml.AliasEvent):
@@ -103,6 +105,28 @@ def load(text: bytes | str) -> Any:
         if isinstance(error, DocumentError):
             raise
         raise DocumentError([Fault("", f"not a valid document: {error}")]) from None
+
+
+def _json(text: str) -> Any:
+    """A JSON object; None for anything else, which YAML then reads or tells the fault of.
+
+    Faster by far, and YAML 1.1 is no superset: it has no surrogate pairs and reads ``1e3`` as text.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
 
 
 def parse(model: type[Model], text: bytes | str) -> Model:
@@ -169,7 +193,7 @@ def _path(location: tuple[str | int, ...]) -> str:
     return path
 
 
-_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8}(?:\.\d{1,3})?)s)?(?:(\d{1,9})ms)?")
+_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8}(?:\.\d{1,3})?)s)?(?:(\d{1,9})ms)?", re.ASCII)
 
 
 def duration_s(text: object) -> float:
@@ -198,7 +222,7 @@ def duration_text(seconds: float) -> str:
     return "".join(parts) or "0s"
 
 
-_PERCENT = re.compile(r"(100(?:\.0{1,2})?|\d{1,2}(?:\.\d{1,2})?)")
+_PERCENT = re.compile(r"(100(?:\.0{1,2})?|\d{1,2}(?:\.\d{1,2})?)", re.ASCII)
 
 
 def percent_bp(value: object) -> int:

@@ -216,7 +216,9 @@ def test_a_percentage_survives_its_text(bp: int) -> None:
             | st.floats(allow_nan=False, allow_infinity=False)
             | st.text(),
             lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            max_leaves=4,
         ),
+        max_size=4,
     )
 )
 def test_all_json_is_read_as_json(value: object) -> None:

@@ -266,8 +266,17 @@ class RolloutSpec(Document):
 
     @model_validator(mode="after")
     def _check(self) -> RolloutSpec:
-        refuse(user_faults(self.users) + route_faults(self.routes, ARMS))
+        refuse(user_faults(self.users) + route_faults(self.routes, ARMS) + list(self._overlaps()))
         return self
+
+    def _overlaps(self) -> Iterable[Fault]:
+        """One address cannot be two versions at once: a share of users would be split by nothing."""
+        if self.canary is None or self.canary.revision == self.stable.revision:
+            return
+        for i, place in enumerate(self.canary.endpoints):
+            if place in self.stable.endpoints:
+                address = self.canary.addresses[i]
+                yield Fault(f"canary.addresses[{i}]", f"{address} is stable's too, yet of another revision")
 
 
 class RolloutMetadata(Document):
@@ -289,6 +298,11 @@ class CanaryRollout(Document):
     def key(self) -> str:
         """``namespace/name``, as headers and metrics have it."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
+
+    @property
+    def revisions(self) -> tuple[str, str | None]:
+        """Of stable and of the canary."""
+        return self.spec.stable.revision, self.spec.canary.revision if self.spec.canary else None
 
 
 class CohortProvider(Document):
@@ -544,22 +558,3 @@ def template_metrics(rollout: CanaryRollout, templates: Iterable[AnalysisTemplat
     names = {name for analysis in analyses(rollout.spec.strategy.canary).values() for name in analysis.names}
     found = {name: find_template(name, rollout.metadata.namespace, known) for name in sorted(names)}
     return {name: template.spec for name, template in found.items() if template is not None}
-
-
-def warnings(rollout: CanaryRollout) -> list[Fault]:
-    """What is legal but seldom meant, with field paths: for ``cohort lint``."""
-    found = []
-    for i, route in enumerate(rollout.spec.routes):
-        path = f"spec.routes[{i}]"
-        if route.answer is None and any(m.path or m.method or m.query_params for m in route.matches):
-            found.append(
-                Fault(path, "matches by path, method or query: one user may meet two versions, one here, one elsewhere")
-            )
-        if route.trust == "TrustedPeers" and any(match.headers for match in route.matches):
-            found.append(
-                Fault(
-                    path,
-                    "headers count from trusted peers only: list those in the proxy's settings, or say trust: Anyone",
-                )
-            )
-    return found

@@ -17,7 +17,6 @@ from controller.spec import (
     find_template,
     parse_document,
     template_metrics,
-    warnings,
 )
 from proxy.document import DocumentError, parse, validate
 
@@ -73,7 +72,6 @@ def test_the_examples_are_good_and_refer_to_each_other() -> None:
     rollouts = [d for d in documents if isinstance(d, CanaryRollout)]
     assert [rollout.key for rollout in rollouts] == ["shop/checkout"]
     assert cross_faults(rollouts[0], templates) == []
-    assert warnings(rollouts[0]) == []
 
 
 def test_a_document_survives_being_written_and_read() -> None:
@@ -292,20 +290,6 @@ def test_faults_between_documents_have_paths(
 def test_an_endless_metric_may_run_in_the_background() -> None:
     """It ends with the rollout."""
     assert cross_faults(analysed("a", background=True), [template("a", count=None)]) == []
-
-
-def test_what_is_seldom_meant_is_a_warning() -> None:
-    """surface.md, lint: header routes that nobody may set, and routes that lead one user to two versions."""
-    routes = [
-        {"name": "a", "matches": [{"path": {"value": "/new"}}], "arm": "canary"},
-        {"name": "b", "matches": [{"headers": [{"name": "X-Staff", "value": "yes"}]}], "arm": "canary"},
-        {"name": "c", "matches": [{"headers": [{"name": "X-Me", "value": "yes"}]}], "arm": "canary", "trust": "Anyone"},
-        {"name": "d", "matches": [{"path": {"value": "/internal"}}], "answer": 404},
-    ]
-    assert [w.path for w in warnings(validate(CanaryRollout, rollout_value(routes=routes)))] == [
-        "spec.routes[0]",
-        "spec.routes[1]",
-    ]
 
 
 def test_addresses_are_endpoints() -> None:

@@ -1,118 +1,143 @@
-"""A proxy that splits users as the contract says, with one service behind each arm, and lies or breaks on demand."""
+"""A proxy as its admin API shows it: plans, the latch, counters; no traffic. It obeys the contract, and may be broken.
+
+Pure; `tests.support.fake_admin` serves one on a socket.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import base64
 from dataclasses import dataclass, field
+from typing import Any
 
-from aiohttp import web
+from proxy import sketch
+from proxy.plan import Plan
 
-from proxy.assign import bucket
-
-COOKIE = "cohort_shop"
-Fault = Callable[
-    [int, str], str
-]  # request number and path to one of: "", flip, misrouted, 500, 503, truncate, reset, stale, silent
+TOTAL_REGISTERS, EPOCH_REGISTERS, EPOCH_S = 4096, 1024, 10
 
 
 @dataclass
 class FakeProxy:
-    """One plan that tests may change between requests.
+    """One proxy.
 
     Attributes:
-        fault: Asked at each request; the number counts from 1.
-        explain: Whether answers are explained to who asks.
+        is_up: Whether it answers at all.
+        refuses_latch: Whether POST /abort fails, as with a full disk; ``refuses_plan`` likewise with 422.
+        aborts: Ids of the latches that were asked for.
+        history: Every plan that came into force.
     """
 
-    generation: int = 1
-    weight_bp: int = 2500
-    revision: str = "v2"
-    explain: bool = True
-    aborted: bool = False
-    fault: Fault = lambda number, path: ""
-    url: str = ""
-    keys: set[str] = field(default_factory=set)
-    connections: set[object] = field(default_factory=set)
-    paths: list[str] = field(default_factory=list)
-    reports: list[dict[str, object]] = field(default_factory=list)
-    numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    boot: str = "boot-1"
+    is_up: bool = True
+    refuses_latch: bool = False
+    refuses_plan: bool = False
+    plan: Plan | None = None
+    latch: dict[str, Any] | None = None
+    history: list[Plan] = field(default_factory=list)
+    aborts: list[str] = field(default_factory=list)
+    counts: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    users: dict[str, bytearray] = field(default_factory=dict)
+    epochs: dict[str, dict[int, bytearray]] = field(default_factory=dict)
 
-    @property
-    def plan(self) -> dict[str, object]:
-        """As a proxy's ``GET /plan`` tells it."""
-        canary = {"name": "canary", "revision": self.revision, "weightBp": self.weight_bp}
-        stable = {"name": "stable", "revision": "v1", "weightBp": 10_000 - self.weight_bp}
+    def put(self, plan: Plan, if_match: str) -> tuple[int, dict[str, Any]]:
+        """PUT /plan: status and body."""
+        current = self.plan.etag if self.plan else '"none"'
+        if if_match not in ("*", current):
+            return 412, {"error": f"the plan is {current}"}
+        if self.refuses_plan:
+            return 422, {"faults": [{"path": "arms", "message": "this proxy is broken"}]}
+        if self.plan and self.plan.rollout.uid == plan.rollout.uid:
+            if plan.version < self.plan.version or (plan.version == self.plan.version and plan.etag != self.plan.etag):
+                return 409, {"error": "older"}
+            if plan.etag == self.plan.etag:
+                return 200, {}
+        if not self.plan or (self.plan.rollout.uid, self.plan.revision) != (plan.rollout.uid, plan.revision):
+            self.users.clear()
+            self.epochs.clear()
+        self.plan = plan
+        self.history.append(plan)
+        if self.latch and self.latch["id"] in plan.lifts:
+            self.latch = None
+        return 200, {}
+
+    def abort(self, by: str, latch_id: str) -> tuple[int, dict[str, Any]]:
+        """POST /abort: a latch that stands is returned."""
+        if self.refuses_latch:
+            return 500, {"error": "no space left on device"}
+        self.aborts.append(latch_id)
+        revision = self.plan.revision if self.plan else None
+        self.latch = self.latch or {"id": latch_id, "revision": revision, "by": by, "at": 0}
+        return 200, self.latch
+
+    def state(self) -> dict[str, Any]:
+        """GET /state."""
+        plan = self.plan
         return {
-            "rollout": {"namespace": "shop", "name": "checkout", "uid": "1"},
-            "generation": self.generation,
-            "revision": self.revision,
-            "arms": [stable, canary],
+            "boot": self.boot,
+            "ready": plan is not None,
+            "plan": plan
+            and {
+                "generation": plan.generation,
+                "endpointsVersion": plan.endpoints_version,
+                "uid": plan.rollout.uid,
+                "revision": plan.revision,
+                "digest": plan.digest,
+                "etag": plan.etag,
+            },
+            "latch": self.latch,
+            "workers": [],
+            "draining": False,
         }
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        number = next(self.numbers)
-        is_reused = request.transport in self.connections
-        self.connections.add(request.transport)
-        self.paths.append(f"{request.method} {request.path}")
-        key = request.headers.get("X-User-Id") or request.cookies.get(COOKIE) or f"minted-{number}"
-        self.keys.add(key)
-        fault = self.fault(number, request.path)
-        transport = request.transport
-        assert transport is not None
-        if fault == "silent":
-            await asyncio.sleep(0.6)
-        if fault in ("reset", "silent") or (fault == "stale" and is_reused):
-            transport.abort()
-            return web.Response()
-        response = web.StreamResponse(status=int(fault) if fault.isdecimal() else 200)
-        in_canary = bucket(key.encode().ljust(16)[:16], self.revision.encode().ljust(32)) < self.weight_bp
-        if (in_canary and not self.aborted) != (fault == "flip"):
-            arm, revision, reason = "canary", self.revision, "split"
-        else:
-            arm, revision, reason = "stable", "v1", "abort" if self.aborted else "split"
-        if self.explain and request.headers.get("X-Cohort-Explain") == "1":
-            response.headers.update(
-                {"X-Cohort-Arm": arm, "X-Cohort-Revision": revision, "X-Cohort-Reason": reason}
-                | {"X-Cohort-Generation": str(self.generation), "X-Cohort-Rollout": "shop/checkout"}
-            )
-        if fault not in ("502", "503", "504"):
-            response.headers["X-Version"] = "v9" if fault == "misrouted" else revision
-        if key.startswith("minted"):
-            response.set_cookie(COOKIE, key, path="/", httponly=True)
-        response.content_length = 200
-        await response.prepare(request)
-        await response.write(b"x" * 100)
-        if fault == "truncate":
-            transport.close()
-            return response
-        await response.write(b"x" * 100)
-        await response.write_eof()
-        return response
+    def restart(self, boot: str) -> None:
+        """A new supervisor: plan and latch are on disk, counters start again."""
+        self.boot = boot
+        self.counts.clear()
+        self.users.clear()
+        self.epochs.clear()
 
-    async def tell_plan(self, request: web.Request) -> web.Response:
-        return web.json_response(self.plan)
+    def serve(
+        self, arm: str, requests: int, failures: int = 0, seconds: float = 0.05, source: str = "user"
+    ) -> None:
+        """Count some requests."""
+        cell = self.counts.setdefault((arm, source), {"requests": 0, "failures": 0, "latency": {}})
+        cell["requests"] += requests
+        cell["failures"] += failures
+        index = sketch.cell(seconds)
+        cell["latency"][index] = cell["latency"].get(index, 0) + requests
 
-    async def report(self, request: web.Request) -> web.Response:
-        self.reports.extend((await request.json())["users"])
-        return web.Response(status=204)
+    def meet(self, arm: str, keys: list[bytes], now: float) -> None:
+        """Count some users."""
+        for key in keys:
+            sketch.add(self.users.setdefault(arm, bytearray(TOTAL_REGISTERS)), key)
+            epochs = self.epochs.setdefault(arm, {})
+            sketch.add(epochs.setdefault(int(now) // EPOCH_S, bytearray(EPOCH_REGISTERS)), key)
 
-
-@asynccontextmanager
-async def running(proxy: FakeProxy) -> AsyncIterator[FakeProxy]:
-    """Serve on a free loopback port."""
-    app = web.Application()
-    app.router.add_get("/fake/plan", proxy.tell_plan)
-    app.router.add_post("/fake/report", proxy.report)
-    app.router.add_route("*", "/{path:.*}", proxy.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    proxy.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        yield proxy
-    finally:
-        await runner.cleanup()
+    def stats(self, now: float) -> dict[str, Any]:
+        """GET /stats."""
+        plan = self.plan
+        arms: dict[str, Any] = {}
+        for (arm, source), cell in self.counts.items():
+            shown = arms.setdefault(arm, {"sources": {}})
+            failures, requests = cell["failures"], cell["requests"]
+            shown["sources"][source] = {
+                "requests": requests,
+                "failures": failures,
+                "codes": {"200": requests - failures, "500": failures},
+                "latency": [[index, count] for index, count in sorted(cell["latency"].items())],
+            }
+        for arm, registers in self.users.items():
+            arms.setdefault(arm, {"sources": {}})["users"] = {
+                "total": base64.b64encode(bytes(registers)).decode(),
+                "estimate": sketch.estimate(bytes(registers)),
+                "epochs": {str(e): base64.b64encode(bytes(r)).decode() for e, r in self.epochs[arm].items()},
+            }
+        return {
+            "boot": self.boot,
+            "now": now,
+            "rollout": f"{plan.rollout.namespace}/{plan.rollout.name}" if plan else None,
+            "uid": plan.rollout.uid if plan else None,
+            "revision": plan.revision if plan else None,
+            "generation": plan.generation if plan else 0,
+            "endpointsVersion": 0,
+            "arms": arms,
+        }

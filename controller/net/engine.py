@@ -1,0 +1,463 @@
+"""One rollout under way: the thin loop around the state machine.
+
+Events go into `rollout.step` one at a time; the new state is on disk before anything is done about it, but the abort
+latch, which comes before everything. What is to be done is levelled, not queued: each proxy's own task compares what
+the proxy shows with what it should have and makes up the difference, so a crash loses no command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from controller import planner, rollout
+from controller import status as statuses
+from controller.ask import Refused
+from controller.errors import ControllerError, Outranked, PlanRefused, Temporary
+from controller.events import (
+    Asked,
+    Command,
+    Event,
+    Keyed,
+    LatchFailed,
+    Measure,
+    Measured,
+    Observed,
+    Publish,
+    Record,
+    SetLatch,
+    Tell,
+    Tick,
+    Unanswered,
+    Verb,
+)
+from controller.evidence import Evidence, Share, parse_look
+from controller.net.proxies import ProxyClient
+from controller.net.store import Store, Stored
+from controller.spec import TemplateSpec, Version
+from controller.state import Latch, ProxyView, Stage, State, serialise
+from controller.status import ConditionStatus, Status, WeightStatus
+from proxy.document import DocumentError, validate
+from proxy.plan import Endpoint, Plan
+
+TICK_S = 0.2  # how late a timed pause may end
+SHARE_S = 60.0  # how far back the measured share looks where no template has a longer window
+CHECKPOINT_S = 1.0  # elapsed time that a crash may lose: a step lasts so much longer then
+RETRY_S = 1.0  # after the state could not be stored
+OUTRANKED_S = 0.2  # after a proxy turned out to have another plan than a moment ago
+
+log = logging.getLogger("cohort.controller")
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Where time comes from: monotonic seconds for what lasts, Unix seconds for people."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+
+def timestamp(wall_s: float) -> str:
+    """UTC to the second, as RFC 3339 writes it."""
+    return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Engine:
+    """One rollout with its proxies and its place in the store.
+
+    Args:
+        state: As it was stored, or a new one.
+        stored: The row that it came from; None: a new one.
+        clients: One a proxy.
+        secrets: Split secrets by `planner.key_id`, the current one first.
+        poll_s: Seconds between two looks at a proxy.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        stored: Stored | None,
+        *,
+        store: Store,
+        clients: Sequence[ProxyClient],
+        secrets: Mapping[str, bytes],
+        clocks: Clocks,
+        poll_s: float,
+    ) -> None:
+        now = clocks.monotonic()
+        self.state = replace(state, views=tuple(ProxyView(client.address, now) for client in clients))
+        self.problem = ""
+        self._store = store
+        self._stored_text = stored.state if stored else ""
+        self._stored_at = now
+        self._clients = clients
+        self._secrets = secrets
+        self._clocks = clocks
+        self._poll_s = poll_s
+        self._lock = asyncio.Lock()
+        self._wake = {client.address: asyncio.Event() for client in clients}
+        self._plan: Plan | None = None
+        self._attempt = 0
+        self._evidence = Evidence(state.uid, None, 1.0)
+        self._share: Share | None = None
+        self._version = stored.version if stored else 0
+        self._conditions = _parse_conditions(stored)
+        self._shown: tuple[Status, str] | None = None
+        self._changed = asyncio.Condition()
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return self.state.document.key
+
+    @property
+    def version(self) -> int:
+        """The resource version: differs whenever the status does."""
+        return self._version
+
+    def plan(self) -> Plan | None:
+        """The plan in force; None while nothing is known of stable."""
+        # The generation changes whenever the content does, so it stands for the plan.
+        if self._plan is None or self._plan.generation != self.state.generation:
+            self._plan = planner.plan(self.state, self._secrets)
+        return self._plan
+
+    # Life
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self.apply(Keyed(next(iter(self._secrets)), tuple(self._secrets)))
+        async with asyncio.TaskGroup() as tasks:
+            for client in self._clients:
+                tasks.create_task(self._follow(client), name=f"proxy {client.address}")
+            tasks.create_task(self._tick(), name="tick")
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await self.apply(Tick())
+            except Temporary as error:
+                log.error("%s: %s", self.key, error)
+                await asyncio.sleep(RETRY_S)
+            except Exception:  # a task's root: a fault of ours must not take the kill switch away
+                log.exception("%s: a tick failed", self.key)
+                await asyncio.sleep(RETRY_S)
+
+    async def _follow(self, client: ProxyClient) -> None:
+        """Look at one proxy again and again, and give it what it lacks."""
+        wake = self._wake[client.address]
+        while True:
+            wake.clear()
+            try:
+                await self._level(client)
+            except Outranked as error:
+                log.info("%s: %s", client.address, error)
+                await asyncio.sleep(OUTRANKED_S)
+                continue
+            except Temporary as error:
+                log.error("%s: %s", self.key, error)
+            except Exception:  # a task's root: a fault of ours must not take the kill switch away
+                log.exception("%s: a look at %s failed", self.key, client.address)
+            try:
+                async with asyncio.timeout(self._poll_s):
+                    await wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _level(self, client: ProxyClient) -> None:
+        """Look at a proxy once; latch it, give it the plan and read its counters as need be.
+
+        Raises:
+            Outranked: It has another plan than it had a moment ago.
+            Temporary: The state could not be stored.
+        """
+        shown = await self._look(client)
+        if shown is None:
+            return
+        if self.state.stage is Stage.ABORTED and shown["latch"] is None:
+            await self._latch(client)
+        plan = self.plan()
+        etag = shown["plan"]["etag"] if shown["plan"] else None
+        if plan and plan.etag != etag:
+            await self._put(client, plan, etag)
+        await self._count(client)
+
+    async def _put(self, client: ProxyClient, plan: Plan, etag: str | None) -> None:
+        try:
+            await client.put(plan, etag)
+        except Outranked:
+            raise
+        except ControllerError as error:
+            await self.apply(Unanswered(client.address, str(error), refused=isinstance(error, PlanRefused)))
+        else:
+            await self._look(client)
+
+    async def _look(self, client: ProxyClient) -> dict[str, Any] | None:
+        """What a proxy shows; None if it does not answer."""
+        try:
+            shown = await client.state()
+            served = await self._served(client, shown)
+            view = self._view(client.address, shown, served)
+        except ControllerError as error:
+            await self.apply(Unanswered(client.address, str(error)))
+            return None
+        await self.apply(Observed(view))
+        return shown
+
+    async def _served(self, client: ProxyClient, shown: Mapping[str, Any]) -> Version | None:
+        """What the proxy calls stable: of use only where nothing else is known."""
+        if self.state.stage is not Stage.EMPTY or not isinstance(shown.get("plan"), dict):
+            return None
+        try:
+            stable = validate(Plan, await client.plan()).arms[0]
+        except DocumentError:
+            return None  # of another version of cohort
+        addresses = tuple(_address(endpoint) for endpoint in stable.endpoints)
+        return Version(addresses=addresses, revision=stable.revision) if addresses else None
+
+    def _view(self, address: str, shown: Mapping[str, Any], served: Version | None = None) -> ProxyView:
+        try:
+            plan, latch = shown["plan"], shown["latch"]
+            mine = self.plan()
+            return ProxyView(
+                address,
+                self._clocks.monotonic(),
+                answered=True,
+                uid=str(plan["uid"]) if plan else "",
+                generation=int(plan["generation"]) if plan else 0,
+                is_current=bool(plan and mine and plan["etag"] == mine.etag),
+                latch=_standing(latch) if latch else None,
+                served=served,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Temporary(f"GET /state: expected the document of a proxy, got one without {error}") from None
+
+    async def _count(self, client: ProxyClient) -> None:
+        """Read a proxy's counters; without them its users are simply not heard of."""
+        try:
+            look = parse_look(await client.stats())
+        except (ControllerError, ValueError) as error:
+            log.warning("%s: %s", client.address, error)
+            return
+        self._evidence.add(client.address, look, self._clocks.monotonic())
+        self._share = self._evidence.share() if self.state.is_current else None
+
+    # Events
+
+    async def apply(self, event: Event, latched: Sequence[Event] | None = None) -> None:
+        """Let something happen to the rollout.
+
+        Args:
+            event: What happened.
+            latched: What came of latching the proxies, where that was done for it already.
+
+        Raises:
+            Refused: What was asked for is refused; that is on record.
+            Temporary: The state could not be stored; nothing has happened but the latch.
+        """
+        async with self._lock:
+            await self._apply(event, latched)
+
+    async def _apply(self, event: Event, latched: Sequence[Event] | None = None) -> None:
+        refusal: Refused | None = None
+        try:
+            state, commands = rollout.step(self.state, event, self._clocks.monotonic())
+        except Refused as error:
+            assert isinstance(event, Asked)  # nothing else is ever refused
+            refusal = error
+            state, commands = rollout.refused(self.state, event, str(error))
+        results = list(latched or ())
+        if state.stage is Stage.ABORTED and self.state.stage is not Stage.ABORTED and latched is None:
+            results = await self._latch_all(commands)
+        await self._save(state, commands, is_tick=isinstance(event, Tick))
+        self._take(state)
+        results += self._execute(commands)
+        await self._show()
+        for result in results:
+            await self._apply(result)
+        if refusal:
+            raise refusal
+
+    def _take(self, state: State) -> None:
+        """Go over to a new state; another attempt begins with no evidence, another plan with no measured share."""
+        before, self.state = self.state, state
+        trial = state.trial if state.stage in (Stage.STEPS, Stage.FILLING) else None
+        attempt = trial.attempt if trial else 0
+        if attempt != self._attempt:
+            self._attempt = attempt
+            revision = trial.version.revision if trial else None
+            self._evidence = Evidence(state.uid, revision, _longest_window_s(trial.templates if trial else {}))
+        if not state.is_current or before.generation != state.generation:
+            self._evidence.restart_share()
+            self._share = None
+
+    async def _save(self, state: State, commands: Sequence[Command], is_tick: bool) -> None:
+        """Store a transition; of ticks that only let time pass, one a second."""
+        told = [command for command in commands if isinstance(command, Tell)]
+        measured = [command for command in commands if isinstance(command, Record)]
+        is_quiet = is_tick and not told and not measured and state.generation == self.state.generation
+        now = self._clocks.monotonic()
+        if is_quiet and now - self._stored_at < CHECKPOINT_S:
+            return
+        text = serialise(state)
+        if text == self._stored_text and not told and not measured:
+            return
+        conditions = _CONDITIONS.dump_json(self._conditions, by_alias=True).decode()
+        stored = Stored(self.key, text, conditions, self._version)
+        await asyncio.to_thread(self._store.save, stored, self._clocks.wall(), told, measured)
+        self._stored_text, self._stored_at = text, now
+        for tell in told:
+            level = logging.WARNING if tell.is_warning else logging.INFO
+            log.log(level, "%s: %s: %s", self.key, tell.reason, tell.message)
+
+    def _execute(self, commands: Sequence[Command]) -> list[Event]:
+        """Do what is to be done at once, and wake the tasks that do the rest."""
+        results: list[Event] = []
+        for command in commands:
+            match command:
+                case Publish() | SetLatch():
+                    for wake in self._wake.values():
+                        wake.set()
+                case Measure(attempt, index, metric, provider):
+                    reading = self._evidence.measure(provider, self._clocks.monotonic())
+                    results.append(Measured(attempt, index, metric, reading))
+        return results
+
+    # The latch
+
+    async def _latch_all(self, commands: Sequence[Command]) -> list[Event]:
+        """Latch every proxy at once; what comes of it is told as events, and each one's own task tries again."""
+        latch = next((command for command in commands if isinstance(command, SetLatch)), None)
+        if latch is None:
+            return []
+        return list(await asyncio.gather(*(self._try_latch(client, latch) for client in self._clients)))
+
+    async def _try_latch(self, client: ProxyClient, latch: SetLatch) -> Event:
+        try:
+            standing = _standing(await client.abort(latch.id, latch.by, latch.reason))
+        except Temporary as error:
+            return LatchFailed(client.address, str(error))
+        view = self.state.view(client.address)
+        assert view is not None  # one a client
+        return Observed(replace(view, seen=self._clocks.monotonic(), answered=True, latch=standing))
+
+    async def _latch(self, client: ProxyClient) -> None:
+        abort = self.state.abort
+        if abort:
+            command = SetLatch(abort.id, abort.revision, abort.by, f"{abort.reason}: {abort.message}")
+            await self.apply(await self._try_latch(client, command))
+
+    # What others ask
+
+    async def act(self, asked: Asked) -> str:
+        """Do what somebody asks for.
+
+        Returns:
+            What was done, in a sentence.
+
+        Raises:
+            Refused: It makes no sense now.
+            Temporary: It could not be stored.
+        """
+        latched: list[Event] | None = None
+        if asked.verb is Verb.ABORT:
+            # Before all else, and before whoever holds the lock: a disk that hangs must not keep users on the canary.
+            try:
+                _, commands = rollout.step(self.state, asked, self._clocks.monotonic())
+            except Refused:
+                commands = ()
+            latched = await self._latch_all(commands)
+        await self.apply(asked, latched)
+        done = next(action for action in reversed(self.state.actions) if action.uid == asked.uid)
+        if latched is None:
+            return done.message
+        failed = [event.address for event in latched if isinstance(event, LatchFailed)]
+        late = f"; not latched yet, tried again: {', '.join(failed)}" if failed else ""
+        return f"{done.message}: {len(latched) - len(failed)} of {len(latched)} proxies are latched{late}"
+
+    def status(self) -> Status:
+        """The rollout as people see it, now."""
+        plan = self.plan()
+        return statuses.status(
+            self.state,
+            self._clocks.monotonic(),
+            digest=plan.digest if plan else "",
+            share=self._share,
+            conditions=self._conditions,
+            resource_version=self._version,
+        )
+
+    async def note(self, problem: str) -> None:
+        """Note what is wrong with the rollout's documents; empty: nothing any more."""
+        if problem == self.problem:
+            return
+        self.problem = problem
+        told = Tell("DocumentRefused", problem, is_warning=True) if problem else Tell("DocumentMended", "all is well")
+        await asyncio.to_thread(self._store.tell, self.key, self._clocks.wall(), [told])
+        await self._show()
+
+    async def changed(self, since: int, limit_s: float) -> None:
+        """Wait until the status is another than at a resource version, or for so many seconds."""
+        try:
+            async with asyncio.timeout(limit_s), self._changed:
+                await self._changed.wait_for(lambda: self._version != since)
+        except TimeoutError:
+            pass
+
+    async def _show(self) -> None:
+        """Count a change of the status, and wake those who wait for one."""
+        now = self._clocks.monotonic()
+        self._conditions = statuses.stamp(
+            self._conditions,
+            statuses.conditions(self.state, now, self.problem),
+            self.state.document_generation,
+            timestamp(self._clocks.wall()),
+        )
+        shown = (_settled(self.status()), self.problem)
+        if shown != self._shown:
+            self._version += 1
+            self._shown = shown
+            async with self._changed:
+                self._changed.notify_all()
+
+
+def _settled(status: Status) -> Status:
+    """The status without the numbers and sentences that change each second while it stays the same."""
+    return status.model_copy(
+        update={
+            "step": status.step and status.step.model_copy(update={"elapsed": ""}),
+            "weight": status.weight and WeightStatus(programmed=status.weight.programmed),
+            "verdict": status.verdict and status.verdict.model_copy(update={"message": "", "need": None}),
+            "conditions": tuple(condition.model_copy(update={"message": ""}) for condition in status.conditions),
+            "resource_version": 0,
+        }
+    )
+
+
+def _standing(value: Mapping[str, Any]) -> Latch:
+    revision = value.get("revision")
+    return Latch(str(value["id"]), revision and str(revision), str(value.get("by", "")), str(value.get("reason", "")))
+
+
+def _address(endpoint: Endpoint) -> str:
+    host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+    return f"{host}:{endpoint.port}"
+
+
+def _longest_window_s(templates: Mapping[str, TemplateSpec]) -> float:
+    windows = [metric.provider.cohort.window for spec in templates.values() for metric in spec.metrics]
+    return max(windows, default=SHARE_S)
+
+
+def _parse_conditions(stored: Stored | None) -> tuple[ConditionStatus, ...]:
+    return _CONDITIONS.validate_json(stored.conditions) if stored else ()
+
+
+_CONDITIONS = TypeAdapter(tuple[ConditionStatus, ...])

@@ -1,0 +1,230 @@
+"""The rollout as a state machine: ``step(state, event, now) -> (state, commands)``. Pure; nothing here does I/O.
+
+`TRANSITIONS` is the literal table of what may happen in which phase and where it may lead. Whatever a proxy, a document
+or the clock says is an event in every phase; what people ask for is refused where the table has no entry. A plan gets a
+new generation exactly when its content changes, and nothing advances before every proxy has acknowledged it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from controller.analysis import Verdict
+from controller.ask import Refused, on_asked
+from controller.change import Change
+from controller.declare import on_documented, on_keyed, on_missing
+from controller.events import (
+    Asked,
+    Command,
+    Documented,
+    Event,
+    Keyed,
+    LatchFailed,
+    Measured,
+    Missing,
+    Observed,
+    Tell,
+    Tick,
+    Unanswered,
+    Verb,
+)
+from controller.observe import on_latch_failed, on_observed, on_unanswered
+from controller.phase import hold, phase
+from controller.progress import advance, on_measured, on_tick
+from controller.state import Action, Phase, Stage, State, acted
+
+Kind = Verb | type[Event]
+
+P = Phase
+_ANY = (P.PENDING, P.HEALTHY, P.PROGRESSING, P.PAUSED, P.HOLDING, P.PROMOTING, P.ABORTED, P.DEGRADED)
+_ON = (P.PROGRESSING, P.PAUSED, P.HOLDING, P.PROMOTING)  # where a revision on trial may get to by itself
+_OFF = (P.ABORTED, P.DEGRADED)
+
+TRANSITIONS: Mapping[Phase, Mapping[Kind, tuple[Phase, ...]]] = {
+    P.PENDING: {
+        Documented: (P.PENDING, P.HEALTHY, *_ON, *_OFF),
+        Missing: (P.PENDING,),
+        Keyed: (P.PENDING,),
+        Observed: (P.PENDING, P.HEALTHY, *_ON, *_OFF),
+        Unanswered: (P.PENDING, P.HEALTHY, *_ON, *_OFF),
+        LatchFailed: (P.PENDING,),
+        Tick: (P.PENDING, P.HEALTHY, *_ON),
+        Measured: (P.PENDING,),
+        Verb.START: (P.PENDING, *_ON),
+        Verb.ABORT: _OFF,
+    },
+    P.HEALTHY: {
+        Documented: (P.HEALTHY, *_ON),
+        Missing: (P.HEALTHY,),
+        Keyed: (P.HEALTHY,),
+        Observed: (P.HEALTHY,),
+        Unanswered: (P.HEALTHY,),
+        LatchFailed: (P.HEALTHY,),
+        Tick: (P.HEALTHY,),
+        Measured: (P.HEALTHY,),
+        Verb.START: _ON,
+    },
+    P.PROGRESSING: {
+        Documented: (P.HEALTHY, *_ON),
+        Missing: (P.PROGRESSING, P.HOLDING),
+        Keyed: (P.PROGRESSING,),
+        Observed: (*_ON, *_OFF),
+        Unanswered: (P.PROGRESSING, P.HOLDING),
+        LatchFailed: (P.PROGRESSING,),
+        Tick: _ON,
+        Measured: (*_ON, *_OFF),
+        Verb.START: _ON,
+        Verb.PROMOTE: _ON,
+        Verb.PROMOTE_FULL: (P.PROMOTING,),
+        Verb.PAUSE: (P.PAUSED,),
+        Verb.RESUME: (P.PROGRESSING,),
+        Verb.ABORT: _OFF,
+        Verb.SET_WEIGHT: (P.PAUSED,),
+    },
+    P.PAUSED: {
+        Documented: (P.HEALTHY, *_ON),
+        Missing: (P.PAUSED,),
+        Keyed: (P.PAUSED, P.PROGRESSING),
+        Observed: (P.PAUSED, *_OFF),
+        Unanswered: (P.PAUSED,),
+        LatchFailed: (P.PAUSED,),
+        Tick: (P.PAUSED,),
+        Measured: (P.PAUSED, *_OFF),
+        Verb.START: _ON,
+        Verb.PROMOTE: _ON,
+        Verb.PROMOTE_FULL: (P.PROMOTING,),
+        Verb.PAUSE: (P.PAUSED,),
+        Verb.RESUME: _ON,
+        Verb.ABORT: _OFF,
+        Verb.SET_WEIGHT: (P.PAUSED,),
+    },
+    P.HOLDING: {
+        Documented: (P.HEALTHY, *_ON),
+        Missing: (P.HOLDING,),
+        Keyed: (P.HOLDING, P.PROGRESSING),
+        Observed: (*_ON, *_OFF),
+        Unanswered: (P.HOLDING,),
+        LatchFailed: (P.HOLDING,),
+        Tick: _ON,
+        Measured: (*_ON, *_OFF),
+        Verb.START: _ON,
+        Verb.PROMOTE: _ON,
+        Verb.PROMOTE_FULL: (P.PROMOTING,),
+        Verb.PAUSE: (P.PAUSED,),
+        Verb.RESUME: (P.HOLDING,),
+        Verb.ABORT: _OFF,
+        Verb.SET_WEIGHT: (P.PAUSED,),
+    },
+    P.PROMOTING: {
+        Documented: (P.HEALTHY, *_ON),
+        Missing: (P.PROMOTING,),
+        Keyed: (P.PROMOTING, P.PROGRESSING),
+        Observed: (P.PROMOTING, P.HEALTHY, *_ON, *_OFF),
+        Unanswered: (P.PROMOTING,),
+        LatchFailed: (P.PROMOTING,),
+        Tick: (P.PROMOTING, P.HEALTHY, *_ON),
+        Measured: (P.PROMOTING, *_OFF),
+        Verb.START: _ON,
+        Verb.PROMOTE: (P.PROMOTING,),
+        Verb.PROMOTE_FULL: (P.PROMOTING,),
+        Verb.ABORT: _OFF,
+    },
+    P.ABORTED: {
+        Documented: (P.HEALTHY, P.ABORTED, *_ON),
+        Missing: (P.ABORTED,),
+        Keyed: (P.ABORTED,),
+        Observed: (P.ABORTED,),
+        Unanswered: (P.ABORTED,),
+        LatchFailed: (P.DEGRADED,),
+        Tick: (P.ABORTED,),
+        Measured: (P.ABORTED,),
+        Verb.START: _ON,
+        Verb.ABORT: (P.ABORTED,),
+        Verb.RETRY: _ON,
+    },
+    P.DEGRADED: {
+        Documented: (P.HEALTHY, P.DEGRADED, *_ON),
+        Missing: (P.DEGRADED,),
+        Keyed: (P.DEGRADED,),
+        Observed: (P.ABORTED, P.DEGRADED),
+        Unanswered: (P.DEGRADED,),
+        LatchFailed: (P.DEGRADED,),
+        Tick: (P.DEGRADED,),
+        Measured: (P.DEGRADED,),
+        Verb.START: _ON,
+        Verb.ABORT: (P.DEGRADED,),
+        Verb.RETRY: _ON,
+    },
+}
+
+_REFUSALS = {
+    P.PENDING: "the first plan has not reached every proxy yet",
+    P.HEALTHY: "no revision is on trial: everyone is on stable",
+    P.PROGRESSING: "it is under way and not aborted",
+    P.PAUSED: "it is paused and not aborted",
+    P.HOLDING: "it is under way and not aborted",
+    P.PROMOTING: "the canary is becoming stable: only an abort or a new revision stops that",
+    P.ABORTED: "it is aborted: retry, or start another revision",
+    P.DEGRADED: "it is aborted: retry, or start another revision",
+}
+
+
+def kind(event: Event) -> Kind:
+    """What an event is in `TRANSITIONS`: a verb, or the event's type."""
+    return event.verb if isinstance(event, Asked) else type(event)
+
+
+def step(state: State, event: Event, now: float) -> tuple[State, tuple[Command, ...]]:
+    """What an event makes of a rollout.
+
+    Args:
+        state: As the last step returned it, or as it was stored.
+        event: What happened.
+        now: Monotonic seconds; only differences count.
+
+    Returns:
+        The new state, to be stored before any command is executed (but `SetLatch`, which comes first), and commands.
+
+    Raises:
+        Refused: What somebody asked for is refused; nothing has changed.
+    """
+    change = Change(state, now)
+    if kind(event) not in TRANSITIONS[phase(state, now)]:
+        raise Refused(_REFUSALS[phase(state, now)])
+    before = hold(state, now)
+    _HANDLERS[type(event)](change, event)
+    advance(change)
+    _tell_hold(change, before)
+    return change.state, tuple(change.commands)
+
+
+def refused(state: State, asked: Asked, reason: str) -> tuple[State, tuple[Command, ...]]:
+    """The state with a refusal on record."""
+    told = Tell("ActionRefused", f"{asked.verb} by {asked.by}: {reason}", is_warning=True)
+    return acted(state, Action(asked.uid, asked.verb, "Refused", asked.by, reason)), (told,)
+
+
+def _tell_hold(change: Change, before: Verdict | None) -> None:
+    """Tell that something holds the rollout, or no longer does."""
+    after = hold(change.state, change.now)
+    is_same = after is not None and before is not None and after.reason == before.reason
+    if is_same or change.state.stage in (Stage.EMPTY, Stage.IDLE, Stage.ABORTED):
+        return
+    if after:
+        change.tell("Holding", f"{after.reason}: {after.message}", is_warning=True)
+    elif before:
+        change.tell("HoldEnded", f"{before.reason} is over")
+
+
+_HANDLERS: Mapping[type[Event], Callable[[Change, Any], None]] = {
+    Asked: on_asked,
+    Documented: on_documented,
+    Missing: on_missing,
+    Keyed: on_keyed,
+    Observed: on_observed,
+    Unanswered: on_unanswered,
+    LatchFailed: on_latch_failed,
+    Tick: on_tick,
+    Measured: on_measured,
+}

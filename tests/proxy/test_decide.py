@@ -7,10 +7,13 @@ from itertools import product
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.assign import BUCKETS, arm_index, bucket
+from proxy.errors import DownstreamError
 from proxy.keys import Secret
-from tests.support.plans import KEYS, MINTED, NOW, SALT, arms, cookie_of, decide, plan, splitter
+from tests.support.plans import KEYS, MINTED, NOW, SALT, arms, cookie_of, decide, plan, request, splitter
 
 ANYONE: dict[str, Any] = {"header": {"name": "X-User-Id", "trust": "Anyone"}}
 USERS = [ANYONE, {"mint": {}}]
@@ -375,3 +378,53 @@ def test_now_is_only_for_cookies() -> None:
     chosen = splitter(users=[ANYONE])
     assert {decide(chosen, "/", f"X-User-Id: {HIGH}", now=NOW * n).arm for n in range(2)} == {0}
     assert decide(chosen, "/", f"X-User-Id: {LOW}").key == LOW_KEY
+
+
+FULL: dict[str, Any] = {
+    "users": [ANYONE, {"jwt": {"claim": "sub"}}, {"cookie": {"name": "uid"}}, {"mint": {}}],
+    "routes": [
+        {"name": "path", "matches": [{"path": {"value": "/a"}}], "arm": "canary", "stripPrefix": "/a"},
+        {"name": "regex", "matches": [{"path": {"type": "RegularExpression", "value": "/(b|%C3)+"}}], "answer": 404},
+        {"name": "query", "matches": [{"queryParams": [{"name": "q", "type": "Present"}]}], "split": {"atLeast": 50}},
+        {"name": "host", "matches": [{"hostnames": ["*.example"], "method": "BREW"}], "arm": "stable"},
+        {"name": "net", "matches": [{"clientNetworks": ["::/0"]}], "arm": "canary", "always": True},
+    ],
+    "headerRoutes": [STEP],
+    "preview": {"access": "Public"},
+}  # fmt: skip
+visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=30)
+value = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=60)
+words = st.sampled_from(
+    ["/a", "/b", "%2F", "%5c", "..", "%C3", "?q", "&q=1", "/.cohort/preview", "?arm=canary", "?token=", "%", "//", ";"]
+)
+names = st.sampled_from(
+    ["X-User-Id", "Authorization", "Cookie", "Origin", "Sec-Fetch-Site", "Sec-Fetch-Mode", "X-QA", "X-Forwarded-Host"]
+)
+CHOSEN = splitter(**FULL)
+
+
+@given(
+    st.lists(words | visible, max_size=6).map("".join),
+    st.lists(st.tuples(names, value), max_size=6),
+    st.sampled_from(["GET", "POST", "OPTIONS", "BREW"]),
+    visible,
+    st.booleans(),
+)
+def test_whatever_the_parser_accepts_is_decided_or_refused_with_400(
+    target: str, lines: list[tuple[str, str]], method: str, client: str, trusted: bool
+) -> None:
+    """No input of a peer is an exception of another kind, and nothing of it is in a line that we write."""
+    try:
+        asked = request(f"/{target}", *(f"{name}: {text}" for name, text in lines), method=method)
+    except DownstreamError:
+        return
+    try:
+        decision = CHOSEN.decide(asked, client, trusted, False, False, NOW)
+    except DownstreamError as error:
+        if error.status == 400:
+            return
+        raise
+    assert decision.target.startswith(b"/")
+    assert decision.arm in (0, 1)
+    written = b"".join(decision.set_cookies) + (decision.local.lines if decision.local else b"")
+    assert all(re.fullmatch(rb"[A-Za-z-]+: [\x21-\x7e][\x20-\x7e]*", line) for line in written.split(b"\r\n")[:-1])

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from proxy.cookie import Seal, place, set_cookie, value
 from proxy.keys import Secret
@@ -226,7 +225,7 @@ class Preview:
         parts += [f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in facts]
         parts.append("</dl>")
         if self._public:
-            parts += [self._button(f"arm={quote(name)}", f"Pin to {name}") for name in self._arms]
+            parts += [self._button(f"arm={name}", f"Pin to {name}") for name in self._arms]
         else:
             parts.append(
                 f'<form action="{escape(self._path.decode())}"><label>Token of a preview link '

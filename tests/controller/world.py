@@ -27,7 +27,7 @@ from controller.events import (
 )
 from controller.phase import phase
 from controller.spec import AnalysisTemplate, CanaryRollout, TemplateSpec, Version, template_metrics
-from controller.state import Latch, Phase, ProxyView, Stage, State
+from controller.state import Latch, Phase, ProxyView, Stage
 from proxy.document import validate
 from tests.support.fake_proxy import FakeProxy
 

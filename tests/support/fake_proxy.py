@@ -95,9 +95,7 @@ class FakeProxy:
         self.users.clear()
         self.epochs.clear()
 
-    def serve(
-        self, arm: str, requests: int, failures: int = 0, seconds: float = 0.05, source: str = "user"
-    ) -> None:
+    def serve(self, arm: str, requests: int, failures: int = 0, seconds: float = 0.05, source: str = "user") -> None:
         """Count some requests."""
         cell = self.counts.setdefault((arm, source), {"requests": 0, "failures": 0, "latency": {}})
         cell["requests"] += requests

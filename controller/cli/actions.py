@@ -115,11 +115,12 @@ def set_weight(words: tuple[str, ...], target: Target, **common: Any) -> None:
 
 def _send(verb: str, target: Target, by: str | None, output: str, client: Client, **fields: Any) -> None:
     """Have one action carried out and print its result."""
-    result = client.act(*target.find(client), {"verb": verb, **fields, "by": by or _user()})
+    namespace, name = target.find(client)
+    result = client.act(namespace, name, {"verb": verb, **fields, "by": by or _user()})
     if output in ("json", "yaml"):
         out.emit(result, output)
     else:
-        click.echo(out.plain(result.get("message") or result.get("result")))
+        click.echo(f"{namespace}/{name}: {out.plain(result.get('message') or result.get('result'))}")
 
 
 def _addresses(text: str) -> list[str]:

@@ -118,7 +118,7 @@ class FakeController:
         if (method, what) == ("POST", "preview"):
             return 200, {"token": "t0k", "path": "/.cohort/preview?token=t0k"}
         if (method, what) == ("POST", "actions") and body is not None:
-            return 200, {"result": "Done", "message": f"{body['verb']} of {key[0]}/{key[1]}"}
+            return 200, {"result": "Done", "message": f"{body['verb']} is done"}
         return 405, {"error": f"{method} is not for {what}"}
 
     def _wait(self, key: tuple[str, str], query: dict[str, str]) -> Json:

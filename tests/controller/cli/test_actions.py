@@ -34,7 +34,7 @@ def test_each_verb_is_one_action(controller: FakeController, run: Run, line: str
     """product.md C2: the verbs, sent with who asks."""
     result = run(*line.split(), "--by", "anna")
     assert (result.code, result.err) == (0, "")
-    assert result.out == f"{action['verb']} of shop/checkout\n"
+    assert result.out == f"shop/checkout: {action['verb']} is done\n"
     assert controller.posted == [{**action, "by": "anna"}]
     assert controller.asked[-1] == ("POST", "/api/v1/rollouts/shop/checkout/actions")
 
@@ -47,7 +47,7 @@ def test_who_asks_is_the_login_name_if_it_is_not_given(controller: FakeControlle
 
 def test_the_result_as_json(run: Run) -> None:
     """`-o json`."""
-    assert json.loads(run("pause", "-o", "json").out) == {"result": "Done", "message": "Pause of shop/checkout"}
+    assert json.loads(run("pause", "-o", "json").out) == {"result": "Done", "message": "Pause is done"}
 
 
 def test_a_refusal_is_told_with_its_reason(controller: FakeController, run: Run) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from proxy.assign import arm_index, bucket
 from proxy.cookie import UserCookie
 from proxy.errors import DownstreamError
 from proxy.facts import Facts
-from proxy.identity import Identity, TrustedPeers
+from proxy.identity import REMEMBERED_USERS, Identity, TrustedPeers
 from proxy.keys import Keys
 from proxy.plan import Plan
 from proxy.preview import LocalAnswer, Preview
@@ -60,23 +61,20 @@ class Decision:
         local: The answer, if the request was for ``/.cohort/``.
     """
 
-    __slots__ = (
-        "answer", "arm", "explain", "key", "local", "reason", "rekeyed", "set_cookies", "source", "strip_prefix",
-        "target",
-    )  # fmt: skip
+    # Defaults stand in the class: of what most decisions never say, nothing is stored.
+    arm = 0
+    reason = "unkeyed"
+    source = "forced"
+    answer = 0
+    strip_prefix = b""
+    explain = False
+    local: LocalAnswer | None = None
 
     def __init__(self, target: bytes, key: bytes | None, set_cookies: tuple[bytes, ...], rekeyed: bool) -> None:
-        self.arm = 0
-        self.reason = "unkeyed"
-        self.source = "forced"
+        self.target = target
         self.key = key
         self.set_cookies = set_cookies
         self.rekeyed = rekeyed
-        self.answer = 0
-        self.target = target
-        self.strip_prefix = b""
-        self.explain = False
-        self.local: LocalAnswer | None = None
 
     def __repr__(self) -> str:
         return f"<Decision arm={self.arm} {self.reason} {self.source}>"
@@ -107,7 +105,9 @@ class Splitter:
         self._identity = Identity(plan.users, cookie, keys.identity.current, rng)
         self._routes = RouteTable(plan, self._arm_of)
         self._preview = Preview(plan, keys.preview, normalise(plan.preview.path.encode()))
-        self._wanted = self._routes.headers | self._identity.headers | {b"cookie", EXPLAIN}
+        self._wanted = self._routes.headers | self._identity.headers | {EXPLAIN}
+        # Users come again: their buckets under this salt, 2 MB at the most.
+        self._bucket = lru_cache(REMEMBERED_USERS)(partial(bucket, salt=self._salt))
         self.reserved = frozenset(
             name.replace(b"_", b"-") for name in (self._routes.reserved | self._identity.reserved) - _COMMON
         )
@@ -171,7 +171,7 @@ class Splitter:
             decision.arm, decision.reason = route.arm, route.reason
         elif key is not None:
             canary_bp = self._canary_bp if route is None else route.canary_bp
-            decision.arm = arm_index(bucket(key, self._salt), canary_bp, self._third_bp)
+            decision.arm = arm_index(self._bucket(key), canary_bp, self._third_bp)
             decision.reason = "split" if route is None else route.reason
             decision.source = "user"
 

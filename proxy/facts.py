@@ -21,41 +21,35 @@ class Facts:
 
     Args:
         request: As parsed.
-        wanted: Lower-case names of the fields that may be asked for, ``cookie`` among them.
+        wanted: Lower-case names of the fields that may be asked for; the same object for all requests of a plan.
         client: The client's address as text, behind trusted peers the forwarded one.
         peer_trusted: Whether the connection's other end is in ``trustedPeers``.
 
     Attributes:
-        headers: The first value of each wanted field; the Cookie lines joined; ``host`` is the request's.
-        repeated: Wanted fields that came on more than one line, Cookie aside.
+        headers: The first value of each wanted field; ``host`` is the request's. Never changed: requests share it.
+        repeated: Wanted fields that came on more than one line.
+        cookies: The Cookie field, which is never in ``headers``; empty if there is none.
         path: The path that routes match, see `proxy.route.normalise`.
 
-    Cost: one set look-up a field.
+    Cost: one set look-up a field, none for fields seen before.
     """
 
-    __slots__ = ("_query", "client", "headers", "path", "peer_trusted", "repeated", "request")
+    __slots__ = ("_query", "client", "cookies", "headers", "path", "peer_trusted", "repeated", "request")
 
     def __init__(self, request: Request, wanted: frozenset[bytes], client: str, peer_trusted: bool) -> None:
         self.request = request
         self.client = client
         self.peer_trusted = peer_trusted
         self.path = request.path
-        self.repeated = _NONE
+        self.cookies = request.cookie or b""
         self._query: dict[bytes, bytes] | None = None
-        self.headers = headers = {b"host": request.host}
-        for name, _, value in request.fields:
-            if name in wanted:
-                if name not in headers:
-                    headers[name] = value
-                elif name == b"cookie":  # RFC 6265 allows one line; HTTP/2 to HTTP/1.1 gateways leave several
-                    headers[name] += b"; " + value
-                else:
-                    self.repeated |= {name}
-
-    @property
-    def cookies(self) -> bytes:
-        """The Cookie field; empty if there is none."""
-        return self.headers.get(b"cookie", b"")
+        block = request.block
+        if block is None:
+            self.headers, self.repeated = _read(request, wanted)
+        else:
+            if block.wanted is not wanted:
+                block.wanted, block.facts = wanted, _read(request, wanted)
+            self.headers, self.repeated = block.facts
 
     @property
     def query(self) -> dict[bytes, bytes]:
@@ -63,6 +57,17 @@ class Facts:
         if self._query is None:
             self._query = parse_query(self.request.query)
         return self._query
+
+
+def _read(request: Request, wanted: frozenset[bytes]) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
+    headers, repeated = {b"host": request.host}, _NONE
+    for name, _, value in request.fields:
+        if name in wanted:
+            if name in headers:
+                repeated |= {name}
+            else:
+                headers[name] = value
+    return headers, repeated
 
 
 def parse_query(query: bytes) -> dict[bytes, bytes]:

@@ -11,7 +11,11 @@ from collections.abc import Iterable
 
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Field, Request, Response
 
-_KEEP, _DROP, _FORWARDED_FOR, _FORWARDED, _STATED, _REQUEST_ID, _TRACE, _BAGGAGE = range(8)
+_KEEP, _DROP, _HOP, _REQUEST_ID, _TRACE, _BAGGAGE = range(6)
+
+# What a request's fields tell: the lines that go on as they came, then the values of X-Request-Id (empty if it is not
+# one), traceparent (likewise), baggage, and of the forwarded set by name, None where the peer is not to be believed.
+Told = tuple[bytes, bytes, bytes, bytes | None, dict[bytes, bytes] | None]
 
 # What only a trusted peer may say about the hops before us. RFC 7239 and the de-facto set.
 FORWARDED_FIELDS = frozenset(
@@ -26,12 +30,8 @@ FORWARDED_FIELDS = frozenset(
     )
 )
 _SPOKEN = {b"x-request-id": _REQUEST_ID, b"traceparent": _TRACE, b"baggage": _BAGGAGE}
-_FROM_TRUSTED = {
-    b"x-forwarded-for": _FORWARDED_FOR,
-    b"forwarded": _FORWARDED,
-    b"x-forwarded-proto": _STATED,
-    b"x-forwarded-host": _STATED,
-}
+# Said again with our own hop behind it; the rest of a trusted peer's set goes on as it came.
+_CONTINUED = frozenset((b"x-forwarded-for", b"forwarded", b"x-forwarded-proto", b"x-forwarded-host"))
 MAX_NAMES = 1024  # names whose treatment is remembered; a client may invent any number of them
 
 _REQUEST_ID_TEXT = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
@@ -55,7 +55,7 @@ class RequestRules:
         if folded.startswith(b"x-cohort-"):
             action = _DROP
         elif self._trusted:
-            action = _FROM_TRUSTED.get(name, action)
+            action = _HOP if name in _CONTINUED else action
         elif folded in self._dropped or (folded != name and folded in _SPOKEN):
             action = _DROP
         if len(self._actions) >= MAX_NAMES:
@@ -79,60 +79,84 @@ class RequestRules:
             secure: Whether the client's connection is TLS.
 
         Returns:
-            The head with its last empty line, and the request id in force. Cost: one dictionary look-up a field.
+            The head with its last empty line, and the request id in force. Cost: one dictionary look-up a field, none
+            for fields seen before.
         """
-        actions = self._actions
-        out = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, target, host)]
-        request_id = trace = b""
-        hops = forwarded = bags = None
-        stated = b""
+        block = request.block
+        if block is None:
+            told = self._read(request)
+        else:
+            if block.rules is not self:
+                block.rules, block.told = self, self._read(request)
+            told = block.told
+        kept, request_id, trace, baggage_before, forwarded = told
+        cookie = request.cookie
+        extra = b"" if cookie is None else b"Cookie: %b\r\n" % cookie
+        if prefix:
+            extra += b"X-Forwarded-Prefix: %b\r\n" % prefix
+        length = request.length
+        if length > 0 or (length == 0 and request.method in _WITH_BODY):
+            extra += b"Content-Length: %d\r\n" % length
+        elif length == CHUNKED:
+            extra += b"Transfer-Encoding: chunked\r\n"
+        if request.max_forwards is not None:
+            extra += b"Max-Forwards: %d\r\n" % (request.max_forwards - 1)
+        if request.te_trailers:
+            extra += b"Connection: TE\r\nTE: trailers\r\n"
+        if request.expect_continue:
+            extra += b"Expect: 100-continue\r\n"
+        if forwarded is None:
+            extra += _FORWARDED % (peer, b"https" if secure else b"http", host)
+        else:
+            extra += _appended(forwarded, peer, secure, host)
+        if baggage_before is not None:
+            baggage = _with_member(baggage_before, baggage)
+        request_id = request_id or fresh_id
+        return _REQUEST % (
+            request.method, target, host, kept, extra, lines, request_id,
+            trace or b"00-%b-%b-00" % (fresh_id, fresh_id[:16]), baggage,
+        ), request_id  # fmt: skip
+
+    def _read(self, request: Request) -> Told:
+        """Sort the fields: what goes on as it came, and what is said together with our own words."""
+        kept, request_id, traces, baggage = [], b"", [], None
+        forwarded: dict[bytes, bytes] | None = {} if self._trusted else None
         for name, line, value in request.fields:
-            action = actions.get(name)
+            action = self._actions.get(name)
             if action is None:
                 action = self._classify(name)
             if action == _KEEP:
-                out.append(line)
+                kept.append(line)
             elif action == _REQUEST_ID:
                 if not request_id and _REQUEST_ID_TEXT.fullmatch(value):
                     request_id = value
             elif action == _TRACE:
-                trace = line if not trace and _TRACEPARENT.fullmatch(value) else b"-"
+                traces.append(value)
             elif action == _BAGGAGE:
-                bags = _joined(bags, value)
-            elif action == _FORWARDED_FOR:
-                hops = _joined(hops, value)
-            elif action == _FORWARDED:
-                forwarded = _joined(forwarded, value)
-            elif action == _STATED:
-                stated += name
-                out.append(line)
-        request_id = request_id or fresh_id
-        if len(trace) < 2:
-            trace = b"traceparent: 00-%b-%b-00\r\n" % (fresh_id, fresh_id[:16])
-        out.append(lines)
-        out.append(b"X-Forwarded-For: %b\r\n" % (peer if hops is None else b"%b, %b" % (hops, peer)))
-        if forwarded is not None:
-            out.append(b"Forwarded: %b, for=%b\r\n" % (forwarded, b'"[%b]"' % peer if b":" in peer else peer))
-        if b"x-forwarded-proto" not in stated:
-            out.append(b"X-Forwarded-Proto: https\r\n" if secure else b"X-Forwarded-Proto: http\r\n")
-        if b"x-forwarded-host" not in stated:
-            out.append(b"X-Forwarded-Host: %b\r\n" % host)
-        if prefix:
-            out.append(b"X-Forwarded-Prefix: %b\r\n" % prefix)
-        own = baggage if bags is None else _with_member(bags, baggage)
-        out.append(b"X-Request-Id: %b\r\n%bbaggage: %b\r\n" % (request_id, trace, own))
-        if request.max_forwards is not None:
-            out.append(b"Max-Forwards: %d\r\n" % (request.max_forwards - 1))
-        if request.te_trailers:
-            out.append(b"Connection: TE\r\nTE: trailers\r\n")
-        if request.expect_continue and request.http11:
-            out.append(b"Expect: 100-continue\r\n")
-        if request.length > 0 or (request.length == 0 and request.method in _WITH_BODY):
-            out.append(b"Content-Length: %d\r\n" % request.length)
-        elif request.length == CHUNKED:
-            out.append(b"Transfer-Encoding: chunked\r\n")
-        out.append(b"\r\n")
-        return b"".join(out), request_id
+                baggage = _joined(baggage, value)
+            elif action == _HOP:
+                assert forwarded is not None  # untrusted peers' are dropped
+                forwarded[name] = _joined(forwarded.get(name), value)
+        trace = traces[0] if len(traces) == 1 and _TRACEPARENT.fullmatch(traces[0]) else b""
+        return b"".join(kept), request_id, trace, baggage, forwarded or None
+
+
+_REQUEST = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\ntraceparent: %b\r\nbaggage: %b\r\n\r\n"
+_FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+
+
+def _appended(before: dict[bytes, bytes], peer: bytes, secure: bool, host: bytes) -> bytes:
+    """What a trusted peer said of the hops before it, and ours behind it."""
+    hops = before.get(b"x-forwarded-for")
+    proto = before.get(b"x-forwarded-proto", b"https" if secure else b"http")
+    lines = _FORWARDED % (
+        peer if hops is None else b"%b, %b" % (hops, peer),
+        proto,
+        before.get(b"x-forwarded-host", host),
+    )
+    if (forwarded := before.get(b"forwarded")) is not None:
+        lines += b"Forwarded: %b, for=%b\r\n" % (forwarded, b'"[%b]"' % peer if b":" in peer else peer)
+    return lines
 
 
 _WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))  # RFC 9110 section 8.6: a length is expected, zero too

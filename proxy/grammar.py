@@ -48,6 +48,12 @@ VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 # request-line = method SP request-target SP HTTP-version; RFC 9112 section 3. Groups: method, target, minor version
 REQUEST_LINE = re.compile(rb"(" + _TCHAR + rb"{1,%d}) ([!-~]+) HTTP/1\.([01])" % METHOD_BYTES)
 
+# request-line in the plain spelling and the origin form, HTTP/1.1. Groups: method, target, path, query or None
+PLAIN_REQUEST_LINE = re.compile(rb"(" + _TCHAR + rb"{1,%d}) (" % METHOD_BYTES + _ORIGIN + rb") HTTP/1\.1")
+
+# The beginning of a line that may still become a request line. For ``match``.
+METHOD_BEGINNING = re.compile(_TCHAR + rb"{1,%d}(?: |\Z)" % METHOD_BYTES)
+
 # start-line CRLF *( field-line CRLF ) CRLF; RFC 9112 section 2.1, in the plain spelling and the origin form.
 # Groups: method, target, path, query or None, minor version, field lines
 REQUEST_HEAD = re.compile(
@@ -65,6 +71,9 @@ RESPONSE_HEAD = re.compile(_STATUS_LINE + rb"\r\n((?:" + _PLAIN_FIELD + rb")*)\r
 # What no head and no chunk line may have anywhere: a CTL but HTAB, a CR without LF, an LF without CR. For ``search``.
 # A CR at the very end may be the first half of a CRLF. RFC 9112 section 2.2, RFC 9110 section 5.5
 STRAY = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?![\n]|\Z)|(?<!\r)\n")
+
+# The value of one field line behind its SP, in the plain spelling: not empty and without OWS around it.
+PLAIN_VALUE = re.compile(_VCHAR + _VALUE + rb"*+(?<![\t ])")
 
 # Content-Length = 1*DIGIT; RFC 9110 section 8.6
 CONTENT_LENGTH = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS)

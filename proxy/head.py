@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy.errors import DownstreamError, ProxyError, UpstreamError
-from proxy.grammar import FIELD_VALUE, METHOD_BYTES, REQUEST_LINE, STATUS_LINE, STRAY, TOKEN, VERSION
+from proxy.grammar import FIELD_VALUE, METHOD_BEGINNING, METHOD_BYTES, REQUEST_LINE, STATUS_LINE, STRAY, TOKEN, VERSION
 
 # Lower-case name; the line to send on, b"Name: value\r\n" with the name as sent and one space; the value without OWS.
 Field = tuple[bytes, bytes, bytes]
@@ -65,10 +65,12 @@ def request_head_end(buf: bytes, limits: HeadLimits, scanned: int = 0) -> int:
 
     Cost: one search through the bytes that are new, where the head is complete.
     """
-    start = skip_empty_lines(buf)
-    end = buf.find(b"\r\n\r\n", max(start, scanned - 3))
+    start = skip_empty_lines(buf) if buf.startswith(b"\r\n") else 0
+    end = buf.find(b"\r\n\r\n", max(start, scanned - 3) if scanned else start)
     size = (end + 4 if end >= 0 else len(buf)) - start
     if end < 0:
+        if not METHOD_BEGINNING.match(buf, start) and buf[start:] not in (b"", b"\r"):
+            read_request_line(buf[start : start + 2 * METHOD_BYTES])
         _check_beginning(buf, start, scanned, read_request_line, DownstreamError)
     if size > limits.block_bytes or (end < 0 and size > limits.target_bytes):
         if buf.find(b"\r\n", start, start + limits.target_bytes + _LINE_MARGIN) < 0:
@@ -110,8 +112,6 @@ def skip_empty_lines(buf: bytes) -> int:
 
 def _check_beginning(buf: bytes, start: int, scanned: int, read_start_line: ReadLine, fault: Fault) -> None:
     """Look for faults in the new bytes of an incomplete head, and in the lines that they complete."""
-    if start < len(buf) and not TOKEN.match(buf, start) and buf[start:] != b"\r":
-        raise fault(400, f"expected a message to start with a token, got {show(buf[start:])}")
     new = max(start, scanned - 1)  # the last byte seen may have been a CR
     _check_stray(buf, new, fault)
     end = buf.rfind(b"\r\n", new)

@@ -7,20 +7,11 @@ Framing is told by one number: the length of the body, `CHUNKED` or `UNTIL_CLOSE
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv6Address
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from proxy.errors import DownstreamError
-from proxy.grammar import (
-    ABSOLUTE_FORM,
-    CONTENT_LENGTH,
-    HOST,
-    MAX_FORWARDS,
-    ORIGIN_FORM,
-    REQUEST_HEAD,
-    RESPONSE_HEAD,
-    TOKEN,
-)
+from proxy.grammar import CONTENT_LENGTH, MAX_FORWARDS, REQUEST_HEAD, RESPONSE_HEAD, TOKEN
 from proxy.head import (
     Fault,
     Field,
@@ -34,6 +25,10 @@ from proxy.head import (
     show,
     skip_empty_lines,
 )
+from proxy.target import read_host, read_target
+
+if TYPE_CHECKING:
+    from proxy.memo import Block
 
 # A connection deals with heads through this module alone.
 __all__ = [
@@ -52,27 +47,24 @@ __all__ = [
 CHUNKED = -1
 UNTIL_CLOSE = -2
 
-HOST_BYTES = 255  # of a name in the DNS, RFC 1035 section 2.3.4
 _MAX_LENGTH = 2**63 - 1  # what services keep in a signed 64-bit number
-_MAX_PORT = 65_535
-_DEFAULT_PORTS = {b"http": 80, b"https": 443}
 
 # Fields that this connection alone is concerned with; a proxy says its own. RFC 9110 section 7.6.1, and the older
 # Keep-Alive and Proxy-Connection. Content-Length and Transfer-Encoding are here because `length` tells it.
-_HOP_BY_HOP = frozenset(
-    (
-        b"connection",
-        b"content-length",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    )
+_CONNECTION_FIELDS = (
+    b"connection",
+    b"content-length",
+    b"http2-settings",
+    b"keep-alive",
+    b"proxy-connection",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
 )
-_REQUEST_OWN = _HOP_BY_HOP | {b"expect", b"host"}
+# With "_" they mean nothing to us and are dropped: services that read fields as CGI variables take them for the same.
+_HOP_BY_HOP = frozenset(_CONNECTION_FIELDS) | {name.replace(b"-", b"_") for name in _CONNECTION_FIELDS}
+_REQUEST_OWN = _HOP_BY_HOP | {b"cookie", b"expect", b"host"}
 # What Connection cannot remove, beside what is never passed on as it came: contract item 8.
 _KEPT = frozenset((b"authorization", b"cookie"))
 _KEEP_ALIVE = frozenset((b"keep-alive", b"Keep-Alive"))  # as browsers spell it
@@ -91,13 +83,15 @@ class Request:
         has_query: A ``?`` stands in the target.
         http11: HTTP/1.1, else 1.0.
         host: Of the authority in an absolute target, else of Host, as sent; empty for HTTP/1.0 without either.
-        fields: End-to-end fields in order. Never in it: Host, Expect, framing, hop-by-hop fields and what Connection
-            names; for OPTIONS no Max-Forwards either.
+        fields: End-to-end fields in order. Never in it: Host, Cookie, Expect, framing, hop-by-hop fields and what
+            Connection names; for OPTIONS no Max-Forwards either.
         length: Of the body in bytes, or `CHUNKED`.
         keep_alive: The client means to send more on this connection.
         expect_continue: The client waits for 100 before it sends the body; never for HTTP/1.0 or without a body.
         te_trailers: The client takes trailers.
         max_forwards: Of an OPTIONS request that has it.
+        cookie: The Cookie field, several lines joined by ``; ``; None without one.
+        block: What is remembered of the lines behind the first one, if they were seen before; see `memo`.
     """
 
     method: bytes
@@ -107,18 +101,20 @@ class Request:
     has_query: bool
     http11: bool
     host: bytes
-    fields: list[Field]
+    fields: list[Field] = field(repr=False)  # may hold secrets
     length: int
     keep_alive: bool
     expect_continue: bool = False
     te_trailers: bool = False
     max_forwards: int | None = None
+    cookie: bytes | None = None
+    block: Block | None = None
 
     def first(self, name: bytes) -> bytes | None:
         """The first value of an end-to-end field, by its lower-case name."""
-        for field in self.fields:
-            if field[0] == name:
-                return field[2]
+        for own, _, value in self.fields:
+            if own == name:
+                return value
         return None
 
 
@@ -139,7 +135,7 @@ class Response:
     status: int
     reason: bytes
     http11: bool
-    fields: list[Field]
+    fields: list[Field] = field(repr=False)  # may hold secrets
     length: int
     content_length: int | None
     keep_alive: bool
@@ -172,11 +168,11 @@ def parse_request(head: bytes, limits: HeadLimits) -> Request:
     if len(lines) > limits.count:
         raise DownstreamError(431, f"expected at most {limits.count} header fields, got {len(lines)}")
     if match is None:
-        target, path, query, authority = _read_target(method, target)
+        target, path, query, authority = read_target(method, target)
     fields, own = _split(lines, _REQUEST_OWN)
     http11 = minor == b"1"
     length = _framing(own, http11, DownstreamError)
-    host = _read_host(own.get(b"host"), http11, authority)
+    host = read_host(own.get(b"host"), http11, authority)
     keep_alive = http11
     if b"connection" in own:
         fields, keep_alive, is_valid = _apply_connection(own[b"connection"], fields, http11)
@@ -185,8 +181,14 @@ def parse_request(head: bytes, limits: HeadLimits) -> Request:
     request = Request(
         method, target, path, query or b"", query is not None, http11, host, fields, length or 0, keep_alive
     )
-    if b"expect" in own or b"te" in own or method == b"OPTIONS":
-        _read_rare(request, own)
+    request.cookie = own.get(b"cookie")
+    if b"expect" in own:
+        # RFC 9110 section 10.1.1: to be ignored in HTTP/1.0, and without a body there is nothing to wait for.
+        request.expect_continue = _expects_continue(own[b"expect"]) and http11 and request.length != 0
+    if b"te" in own:
+        request.te_trailers = b"trailers" in _members(own[b"te"])
+    if method == b"OPTIONS":
+        _take_max_forwards(request)
     return request
 
 
@@ -207,7 +209,7 @@ def _split(lines: list[bytes], own_names: frozenset[bytes]) -> tuple[list[Field]
         elif name not in own:
             own[name] = value
         else:
-            own[name] += b"," + value
+            own[name] += (b"; " if name == b"cookie" else b",") + value
     return fields, own
 
 
@@ -248,88 +250,26 @@ def _apply_connection(value: bytes, fields: list[Field], http11: bool) -> tuple[
         return fields, True, True
     options = _members(value)
     stays_open = b"close" not in options and (http11 or b"keep-alive" in options)
-    fields = [field for field in fields if field[0] not in options or field[0] in _KEPT]
+    fields = [line for line in fields if line[0] not in options or line[0] in _KEPT]
     return fields, stays_open, all(not option or TOKEN.fullmatch(option) for option in options)
 
 
-def _read_rare(request: Request, own: dict[bytes, bytes]) -> None:
-    """Fields that few requests have."""
-    expect = own.get(b"expect")
-    if expect is not None:
-        members = _members(expect)
-        if members - {b"", b"100-continue"}:
-            raise DownstreamError(417, f"expected 100-continue, got {show(expect)}")
-        # RFC 9110 section 10.1.1: to be ignored in HTTP/1.0, and without a body there is nothing to wait for.
-        request.expect_continue = request.http11 and request.length != 0 and b"100-continue" in members
-    if b"te" in own:
-        request.te_trailers = b"trailers" in _members(own[b"te"])
-    if request.method == b"OPTIONS":
-        value = b",".join([field[2] for field in request.fields if field[0] == b"max-forwards"])
-        if request.first(b"max-forwards") is not None:
-            if not MAX_FORWARDS.fullmatch(value):
-                raise DownstreamError(400, f"expected one number in Max-Forwards, got {show(value)}")
-            request.max_forwards = int(value)
-            request.fields = [field for field in request.fields if field[0] != b"max-forwards"]
+def _expects_continue(value: bytes) -> bool:
+    members = _members(value)
+    if members - {b"", b"100-continue"}:
+        raise DownstreamError(417, f"expected 100-continue, got {show(value)}")
+    return b"100-continue" in members
 
 
-def _read_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None, bytes | None]:
-    """Bring any form of a target into origin form; RFC 9112 section 3.2, contract items 4 and 5.
-
-    Returns:
-        Target, path, query or None, and scheme and authority of an absolute target or None.
-    """
-    origin = ORIGIN_FORM.fullmatch(target)
-    if origin is not None:
-        return target, origin[1], origin[2], None
-    if target == b"*":
-        if method != b"OPTIONS":
-            raise DownstreamError(400, "the target * is for OPTIONS only")
-        return target, target, None, None
-    absolute = ABSOLUTE_FORM.fullmatch(target)
-    if absolute is None:
-        raise DownstreamError(
-            400, f"expected /path or http://host/path without # and without \\ in the path, got {show(target)}"
-        )
-    authority, path, query = absolute[0][: absolute.end(2)], absolute[3], absolute[4]
-    if path is None and query is None and method == b"OPTIONS":
-        return b"*", b"*", None, authority  # RFC 9112 section 3.2.4
-    path = path or b"/"
-    return path if query is None else b"%b?%b" % (path, query), path, query, authority
-
-
-def _read_host(host: bytes | None, http11: bool, absolute: bytes | None) -> bytes:
-    """Check Host, and against it the scheme and authority of an absolute target; contract item 4."""
-    if host is None and http11:
-        raise DownstreamError(400, "expected a Host field, got none")
-    if absolute is None:
-        if host is not None:
-            _check_host(host, 0)
-        return host or b""
-    scheme, _, authority = absolute.partition(b"://")
-    default_port = _DEFAULT_PORTS[scheme.lower()]
-    wanted = _check_host(authority, default_port)
-    if host is None:
-        return authority
-    if _check_host(host, default_port) != wanted:
-        raise DownstreamError(400, f"expected the Host of the target, {show(authority)}, got {show(host)}")
-    return host
-
-
-def _check_host(host: bytes, default_port: int) -> tuple[bytes, int]:
-    """Name and port in a form that can be compared. RFC 9110 section 4.2.3."""
-    match = HOST.fullmatch(host)
-    if match is None:
-        raise DownstreamError(400, f"expected one host[:port], got {show(host)}")
-    name, literal, port = match.groups()
-    number = int(port) if port else default_port
-    if number > _MAX_PORT or len(name) > HOST_BYTES:
-        raise DownstreamError(400, f"expected a port up to {_MAX_PORT} and a name up to {HOST_BYTES}, got {show(host)}")
-    if literal is not None:
-        try:
-            IPv6Address(literal.decode("ascii"))
-        except AddressValueError:
-            raise DownstreamError(400, f"expected an IPv6 address in {show(host)}") from None
-    return name.lower(), number
+def _take_max_forwards(request: Request) -> None:
+    """Contract item 6: this proxy counts, so the field does not go on as it came."""
+    values = [value for name, _, value in request.fields if name == b"max-forwards"]
+    if values:
+        value = b",".join(values)
+        if not MAX_FORWARDS.fullmatch(value):
+            raise DownstreamError(400, f"expected one number in Max-Forwards, got {show(value)}")
+        request.max_forwards = int(value)
+        request.fields = [line for line in request.fields if line[0] != b"max-forwards"]
 
 
 def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> Response:

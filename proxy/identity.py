@@ -6,7 +6,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from proxy.assign import KEY_BYTES, client_value, user_key
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MAX_VALUE_BYTES = 256  # a longer value counts as absent
 MAX_TOKEN_BYTES = 8192  # of a JWT; servers refuse longer header lines anyway
 MAX_ADDRESSES = 4096  # parsed ones that are remembered
+REMEMBERED_USERS = 16_384  # whose hashes are not computed again
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
@@ -204,8 +205,9 @@ class Identity:
         }
         self.reserved = frozenset(header.name.lower().encode() for header in headers if header.trust == "TrustedPeers")
         self._cookie = cookie
-        self._secret = secret
         self._rng = rng
+        # Users come again: 5 MB at the most, less for values shorter than the longest.
+        self._key = lru_cache(REMEMBERED_USERS)(partial(user_key, identity_secret=secret))
 
     def resolve(self, facts: Facts, secure: bool, now: float) -> tuple[bytes | None, tuple[bytes, ...], bool]:
         """The key of the user who sent a request.
@@ -244,7 +246,7 @@ class Identity:
         for rank, (label, find) in enumerate(self._sources[:most]):
             value = find(facts)
             if value and len(value) <= MAX_VALUE_BYTES:
-                return user_key(label, value, self._secret), rank
+                return self._key(label, value), rank
         return None
 
 
@@ -253,6 +255,6 @@ def _keeps_cookies(request: Request) -> bool:
     carries no cookie (WHATWG Fetch; W3C Fetch Metadata)."""
     if request.method == b"OPTIONS" and request.first(b"origin") and request.first(b"access-control-request-method"):
         return False
-    if request.first(b"sec-fetch-mode") != b"cors" or request.first(b"cookie") is not None:
+    if request.first(b"sec-fetch-mode") != b"cors" or request.cookie is not None:
         return True
     return request.first(b"sec-fetch-site") in (b"same-origin", b"none", None)

@@ -113,7 +113,8 @@ def _header(match: FieldMatch, trusted_only: bool) -> Condition:
     def condition(facts: Facts) -> bool:
         if trusted_only and not facts.peer_trusted:
             return False
-        value = facts.headers.get(name)  # of repeated lines the first counts, as in Gateway API
+        # Of repeated lines the first counts, as in Gateway API; Cookie is one line by then.
+        value = facts.headers.get(name) if name != b"cookie" else facts.cookies or None
         return value is not None and check(value)
 
     return condition

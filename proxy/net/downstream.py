@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from proxy.errors import DownstreamError, ProxyError
 from proxy.forward import own_answer
-from proxy.http1 import Request, parse_request, request_head_end
+from proxy.http1 import Request, request_head_end
 from proxy.net.relay import Relay
 from proxy.net.upstream import UNSENT_BYTES
 
@@ -189,7 +189,7 @@ class Downstream(asyncio.BufferedProtocol):
                     self._scanned = len(data)
                     break
                 self._scanned = 0
-                request = parse_request(data[:end], limits)
+                request = self.server.heads.parse(data[:end])
                 self._pending = data[end:]
                 self._begin(request)
         except DownstreamError as error:

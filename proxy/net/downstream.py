@@ -211,7 +211,12 @@ class Downstream(asyncio.BufferedProtocol):
             self._local(request, 503, b"Retry-After: 1\r\n", None)
             return
         decision = view.splitter.decide(
-            request, server.client_of(request, self), self.is_trusted, self.is_secure, server.is_latched, server.wall_s
+            request,
+            server.client_of(request, self),
+            self.is_trusted,
+            self._is_secure(request),
+            server.is_latched,
+            server.wall_s,
         )
         if decision.answer or decision.local is not None:
             self._decided(request, view, decision)
@@ -225,6 +230,10 @@ class Downstream(asyncio.BufferedProtocol):
             return
         if rest and not self._lingering:
             self._pipelined(rest)
+
+    def _is_secure(self, request: Request) -> bool:
+        """Whether the client's side is TLS, here or at the trusted peer before us."""
+        return self.is_secure or (self.is_trusted and request.first(b"x-forwarded-proto") == b"https")
 
     def _decided(self, request: Request, view: View, decision: Decision) -> None:
         """Answer what a route or the preview answers by itself."""

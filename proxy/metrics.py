@@ -1,0 +1,186 @@
+"""What Prometheus sees: families made from the shared counters at each scrape, by a collector of our own.
+
+The request path never touches an object of prometheus-client. Label values come from the configuration, from the fixed
+words of this proxy, or are status codes; `docs/metrics.md` has every name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from proxy.assign import BUCKETS
+from proxy.counters import Stats
+from proxy.plan import Plan
+from proxy.region import Labels
+from proxy.sketch import EDGES_S, bounds, estimate, middle
+
+# Every octave from a millisecond to a minute: edges of cells of the log-linear histogram, so that counts are exact.
+LE_S = tuple(edge for edge in (2.0**octave for octave in range(-10, 7)) if edge in EDGES_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that is known at one scrape.
+
+    Attributes:
+        plan: The one in force.
+        plan_age_s: Seconds since it came into force or was last confirmed.
+        rejected: Plans refused since the start, by reason.
+    """
+
+    stats: Stats
+    plan: Plan | None
+    plan_age_s: float
+    rejected: Mapping[str, int]
+    latched: bool
+
+    @property
+    def rollout(self) -> str:
+        """The label of that name; empty before the first plan."""
+        return f"{self.plan.rollout.namespace}/{self.plan.rollout.name}" if self.plan else ""
+
+
+class CohortCollector(Collector):
+    """Makes the families anew at each scrape.
+
+    Args:
+        take: Returns what is known now.
+    """
+
+    def __init__(self, take: Callable[[], Snapshot]) -> None:
+        self._take = take
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: a registry that asked would make a snapshot before there is one."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family with its samples."""
+        snapshot = self._take()
+        yield from _requests(snapshot)
+        yield from _durations(snapshot)
+        yield from _plan(snapshot)
+        yield from _proxy(snapshot)
+
+
+def _requests(snapshot: Snapshot) -> Iterator[Metric]:
+    series, rollout = snapshot.stats.series, snapshot.rollout
+    requests = CounterMetricFamily(
+        "cohort_requests",
+        "Requests answered, by version, by the reason of the choice and by what decided it.",
+        labels=["rollout", "arm", "reason", "source", "code"],
+    )
+    for labels, count in _summed(series, "requests", 5).items():
+        requests.add_metric([rollout, *labels], count)
+    yield requests
+    for kind, labels_of, text in (
+        ("upstream_failures", ["arm", "kind"], "Attempts at a service that failed."),
+        ("retries", ["arm"], "Requests tried a second time."),
+        ("rekeyed", [], "Users whose key gave way to one from a source of higher rank."),
+    ):
+        family = CounterMetricFamily(f"cohort_{kind}", text, labels=["rollout", *labels_of])
+        for labels, count in _summed(series, kind, 1 + len(labels_of)).items():
+            family.add_metric([rollout, *labels], count)
+        yield family
+    pending = GaugeMetricFamily(
+        "cohort_pending_requests", "Requests that a version has not answered yet.", labels=["rollout", "arm"]
+    )
+    for labels, count in _summed(series, "pending", 2).items():
+        pending.add_metric([rollout, *labels], count)
+    yield pending
+
+
+def _summed(series: Mapping[Labels, int], kind: str, size: int) -> dict[Labels, int]:
+    """Series of one kind by their labels without the kind, cut to those that are exposed."""
+    found: dict[Labels, int] = {}
+    for labels, count in series.items():
+        if labels[0] == kind:
+            shown = labels[1:size]
+            found[shown] = found.get(shown, 0) + count
+    return found
+
+
+def _durations(snapshot: Snapshot) -> Iterator[Metric]:
+    whole = HistogramMetricFamily(
+        "cohort_request_duration_seconds",
+        "From a request's first byte in to its answer's last byte out.",
+        labels=["rollout", "arm"],
+    )
+    heads = HistogramMetricFamily(
+        "cohort_upstream_duration_seconds",
+        "Until the response head came: the latency that is judged.",
+        labels=["rollout", "arm"],
+    )
+    by_arm: dict[str, dict[int, int]] = {}
+    for labels, cells in snapshot.stats.times.items():
+        if len(labels) == 2:
+            arm = by_arm.setdefault(labels[0], {})
+            for cell, count in cells.items():
+                arm[cell] = arm.get(cell, 0) + count
+        elif cells:
+            _add_histogram(whole, [snapshot.rollout, labels[0]], cells)
+    for name, cells in by_arm.items():
+        if cells:
+            _add_histogram(heads, [snapshot.rollout, name], cells)
+    yield whole
+    yield heads
+
+
+def _add_histogram(family: HistogramMetricFamily, labels: list[str], cells: Mapping[int, int]) -> None:
+    """Add one histogram; its sum is that of the cells' middles, at most 3.2 % off, so that counting stays cheap."""
+    buckets = [(str(le), float(sum(n for cell, n in cells.items() if bounds(cell)[1] <= le))) for le in LE_S]
+    buckets.append(("+Inf", float(sum(cells.values()))))
+    family.add_metric(labels, buckets=buckets, sum_value=sum(middle(cell) * n for cell, n in cells.items()))
+
+
+def _plan(snapshot: Snapshot) -> Iterator[Metric]:
+    rollout, plan = snapshot.rollout, snapshot.plan
+    latched = GaugeMetricFamily("cohort_abort_latched", "1 while an abort stands.", labels=["rollout"])
+    latched.add_metric([rollout], float(snapshot.latched))
+    yield latched
+    rejected = CounterMetricFamily(
+        "cohort_plan_rejected", "Plans refused as a whole; the one in force stayed.", labels=["rollout", "reason"]
+    )
+    for reason, count in snapshot.rejected.items():
+        rejected.add_metric([rollout, reason], count)
+    yield rejected
+    if plan is None:
+        return
+    info = GaugeMetricFamily(
+        "cohort_plan_info", "The plan in force.", labels=["rollout", "generation", "revision", "digest"]
+    )
+    info.add_metric([rollout, str(plan.generation), plan.revision or "", plan.digest], 1)
+    yield info
+    age = GaugeMetricFamily(
+        "cohort_plan_age_seconds", "Since the plan came into force or was last confirmed.", labels=["rollout"]
+    )
+    age.add_metric([rollout], snapshot.plan_age_s)
+    yield age
+    weight = GaugeMetricFamily("cohort_weight_ratio", "Share of users, as programmed.", labels=["rollout", "arm"])
+    users = GaugeMetricFamily(
+        "cohort_users", "Distinct users of this revision, estimated within 1.6 %.", labels=["rollout", "arm"]
+    )
+    for arm in plan.arms:
+        weight.add_metric([rollout, arm.name], arm.weight_bp / BUCKETS)
+        registers = snapshot.stats.users.get(arm.name)
+        users.add_metric([rollout, arm.name], estimate(registers) if registers else 0)
+    yield weight
+    yield users
+
+
+def _proxy(snapshot: Snapshot) -> Iterator[Metric]:
+    stats = snapshot.stats
+    yield GaugeMetricFamily("cohort_downstream_connections", "Open client connections.", value=stats.connections)
+    refused = CounterMetricFamily(
+        "cohort_downstream_rejected", "Requests and connections that the proxy itself turned away.", labels=["cause"]
+    )
+    for labels, count in _summed(stats.series, "rejected", 2).items():
+        refused.add_metric(list(labels), count)
+    yield refused
+    yield CounterMetricFamily(
+        "cohort_log_dropped", "Log lines that could not be written in time.", value=stats.log_dropped
+    )

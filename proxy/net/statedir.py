@@ -1,0 +1,109 @@
+"""The state directory of one proxy: the last good plan and the abort latch. One supervisor at a time owns it."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from pathlib import Path
+
+from proxy.document import MAX_DOCUMENT_BYTES
+from proxy.latch import Latch, restore_latch, serialise_latch
+from proxy.net.files import read_bounded, remove, write_atomic
+from proxy.plan import Plan
+
+log = logging.getLogger("cohort.state")
+
+PLAN_NAME = "plan.json"
+LATCH_NAME = "latch.json"
+LOCK_NAME = "lock"
+_STORED_PLAN_BYTES = 16 * MAX_DOCUMENT_BYTES  # a stored plan spells every default out
+
+
+class StateDirError(Exception):
+    """The state directory cannot be used; the message says what to do."""
+
+
+class StateDir:
+    """An open state directory.
+
+    Args:
+        path: Made with mode 0700 if it is not there.
+
+    Raises:
+        StateDirError: Another supervisor has it, or it cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._plan = path / PLAN_NAME
+        self._latch = path / LATCH_NAME
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise StateDirError(
+                f"stateDir: {path}: cannot be used: {error.strerror}. Make it a directory that this user may write to"
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(self._lock, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(self._lock)
+            raise StateDirError(
+                f"stateDir: {path}: another proxy has it (process {owner}). Stop that one, or give this one a stateDir "
+                "of its own"
+            ) from None
+        try:
+            os.ftruncate(self._lock, 0)
+            os.write(self._lock, b"%d\n" % os.getpid())
+        except OSError:
+            pass  # a full disk; the process id is only for the message above
+
+    def close(self) -> None:
+        """Let another supervisor have it."""
+        os.close(self._lock)
+
+    def read_plan(self) -> tuple[Plan, float] | None:
+        """The last good plan and when it was written, Unix seconds; None if there is none or it cannot be read."""
+        try:
+            content = read_bounded(self._plan, _STORED_PLAN_BYTES)
+            return Plan.model_validate_json(content), self._plan.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            log.error("the last good plan is left out: %s: %s", self._plan, error)
+            return None
+
+    def write_plan(self, plan: Plan) -> None:
+        """Keep the last good plan.
+
+        Raises:
+            OSError: The one before it is still there.
+        """
+        write_atomic(self._plan, plan.model_dump_json(by_alias=True).encode())
+
+    def read_latch(self, now_wall_s: float) -> Latch | None:
+        """The abort that stood when the last supervisor ended; one that cannot be read stands too."""
+        try:
+            content = read_bounded(self._latch, MAX_DOCUMENT_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            content = str(error).encode()
+        return restore_latch(content, now_wall_s)
+
+    def write_latch(self, latch: Latch) -> None:
+        """Keep an abort.
+
+        Raises:
+            OSError: It is not kept.
+        """
+        write_atomic(self._latch, serialise_latch(latch))
+
+    def remove_latch(self) -> None:
+        """Forget an abort that a plan has lifted.
+
+        Raises:
+            OSError: It may still be there.
+        """
+        remove(self._latch)

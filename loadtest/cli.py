@@ -80,13 +80,15 @@ def header_value(text: str) -> None:
 
 
 def connections(text: str) -> None:
-    """``keep-alive``, ``close`` or a number of at least 1.
+    """``auto``, ``keep-alive``, ``close`` or a number of at least 1.
 
     Raises:
         ValueError: Anything else.
     """
-    if text not in ("keep-alive", "close") and not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise ValueError(f"expected keep-alive, close or the number of connections that all users share, got {text!r}")
+    if text not in ("auto", "keep-alive", "close") and not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise ValueError(
+            f"expected auto, keep-alive, close or the number of connections that users share, got {text!r}"
+        )
 
 
 def _option(name: str, callback: Callable[..., Any], default: str, metavar: str, text: str) -> Decorator:
@@ -112,9 +114,9 @@ def _option(name: str, callback: Callable[..., Any], default: str, metavar: str,
 @_option(
     "--connections",
     checked(connections),
-    "keep-alive",
+    "auto",
     "KIND",
-    "One a user; close: one a request; or a number for all.",
+    "keep-alive: one a user; close: one a request; a number that all share; auto.",
 )
 @_option("--timeout", parsed(parse_duration), "30s", "TIME", "For one whole answer.")
 @_option(

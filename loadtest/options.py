@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 JOURNEYS = {"shop": "/,/product,/cart,POST /checkout", "home": "/"}
 IDENTITIES = ("cookie", "header", "login")
+MANY_USERS = 2_000
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _STEP = re.compile(r"(?:([A-Z]+) )?(/[\x21-\x7e]*)")
@@ -28,7 +29,9 @@ class Options:
         identity: One of `IDENTITIES`.
         user_header: The header that names the user, and what each name begins with.
         leave_percent: Share of users who leave for good after a journey; a new user comes in the place of each.
-        connections: ``keep-alive`` (one a user), ``close`` (one a request), or a number that all users share.
+        connections: ``keep-alive`` (one a user), ``close`` (one a request), a number that all users share, or ``auto``:
+            one a user, but of more than `MANY_USERS` all share that many, for proxies bound their connections (by
+            default ours 10,000 a worker) and whoever waits for one is not served.
         version_header: A response header by which the service names its own version, compared with the proxy's word.
         plans: URL or file with plans, so that their weights can be held against moves; empty: none.
         report: URL or file that is told what each user saw last; empty: none.
@@ -46,7 +49,7 @@ class Options:
     user_header: str = "X-User-Id"
     user_prefix: str = "user-"
     leave_percent: float = 0.0
-    connections: str = "keep-alive"
+    connections: str = "auto"
     timeout_s: float = 30.0
     version_header: str = ""
     plans: str = ""
@@ -66,6 +69,13 @@ def from_json(text: str) -> Options:
     """What `to_json` wrote."""
     values = json.loads(text)
     return Options(**{**values, "think_s": tuple(values["think_s"])})
+
+
+def shared_connections(options: Options) -> int:
+    """How many connections all users share; 0: each has its own."""
+    if options.connections == "auto":
+        return MANY_USERS if options.users > MANY_USERS else 0
+    return int(options.connections) if options.connections.isdecimal() else 0
 
 
 def parse_duration(text: str) -> float:

@@ -24,7 +24,7 @@ from locust.env import Environment
 
 from loadtest import tally
 from loadtest.client import Connection, LostError, SharedConnections, resolve
-from loadtest.options import Options, from_json, parse_journey, parse_target
+from loadtest.options import Options, from_json, parse_journey, parse_target, shared_connections
 from loadtest.person import Crowd, Sight
 from loadtest.plans import parse_facts
 from loadtest.report import EVERY_S, Reporter
@@ -140,7 +140,7 @@ def _connector(options: Options) -> Callable[[], Client]:
     """
     host, port = parse_target(options.target)
     address, name = resolve(host, port), urlsplit(options.target).netloc
-    shared = int(options.connections) if options.connections.isdecimal() else 0
+    shared = shared_connections(options)
     _allow_files((shared or options.users) + SPARE_FILES)
     if shared:
         pool = SharedConnections([Connection(address, name, options.timeout_s) for _ in range(shared)])

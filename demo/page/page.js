@@ -141,7 +141,7 @@ function drawSteps(rollout, status, isTrial) {
   fill(by("steps"), weights, ({ index, weight }, position) => {
     const end = at(weights, position + 1, "index") ?? steps.length;
     const state = isOver || now < 0 ? "" : now >= end ? "done" : now >= index ? "now" : "";
-    return element("li", `${weight} %`, state);
+    return element("li", `${Number(weight)} %`, state);
   });
 }
 

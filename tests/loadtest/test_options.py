@@ -9,7 +9,16 @@ import pytest
 from click.testing import CliRunner
 
 from loadtest.cli import command
-from loadtest.options import Options, from_json, parse_duration, parse_journey, parse_target, parse_think, to_json
+from loadtest.options import (
+    Options,
+    from_json,
+    parse_duration,
+    parse_journey,
+    parse_target,
+    parse_think,
+    shared_connections,
+    to_json,
+)
 
 
 def test_options_survive_the_command_line() -> None:
@@ -64,12 +73,22 @@ def test_targets() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "users", "shared"),
+    [("auto", 2000, 0), ("auto", 2001, 2000), ("keep-alive", 9000, 0), ("close", 9000, 0), ("300", 10, 300)],
+)
+def test_connections(kind: str, users: int, shared: int) -> None:
+    """A crowd that outnumbers a proxy's connections shares some, unless it is told not to."""
+    options = Options(target="http://a", users=users, spawn_rate=1, connections=kind)
+    assert shared_connections(options) == shared
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--think", "3s..1s"], "the shortest think time comes first"),
         (["--journey", "cart"], "expected one of shop, home or steps"),
         (["--target", "https://x/"], "expected http://HOST:PORT"),
-        (["--connections", "0"], "expected keep-alive, close or the number"),
+        (["--connections", "0"], "expected auto, keep-alive, close or the number"),
         (["--user-prefix", "a\r\nb"], "expected printable ASCII"),
         (["--user-header", "X User"], "expected the name of a header"),
         (["--users", "0"], "not in the range"),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
-from proxy.http1 import CHUNKED, UNTIL_CLOSE, Field, Request, Response
+from proxy.http1 import CHUNKED, UNTIL_CLOSE, Request, Response
 
 _KEEP, _DROP, _HOP, _REQUEST_ID, _TRACE, _BAGGAGE = range(6)
 
@@ -32,6 +33,9 @@ FORWARDED_FIELDS = frozenset(
 _SPOKEN = {b"x-request-id": _REQUEST_ID, b"traceparent": _TRACE, b"baggage": _BAGGAGE}
 # Said again with our own hop behind it; the rest of a trusted peer's set goes on as it came.
 _CONTINUED = frozenset((b"x-forwarded-for", b"forwarded", b"x-forwarded-proto", b"x-forwarded-host"))
+# What an answer's fields tell: the lines that go on as they came, Date lines, the Cache-Control value (None without
+# one), and the lines that only caches on the way read.
+ToldAnswer = tuple[bytes, bytes, bytes | None, bytes]
 MAX_NAMES = 1024  # names whose treatment is remembered; a client may invent any number of them
 
 _REQUEST_ID_TEXT = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
@@ -220,47 +224,64 @@ class ResponseRules:
         Returns:
             The head with its last empty line. Cost: one dictionary look-up a field.
         """
-        actions = self._actions
-        out = [b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)]
-        cache = None
-        for field in response.fields:
-            action = actions.get(field[0])
-            if action is None:
-                action = self._classify(field[0])
-            if action == _PLAIN:
-                out.append(field[1])
-            elif action == _DATE:
-                date = b""
-                out.append(field[1])
-            elif action == _SET_COOKIE:
-                if not self._own_cookie.match(field[2]):
-                    out.append(field[1])
-            elif action == _LOCATION:
-                out.append(field[1] if not prefix else _location(field, prefix))
-            elif action == _CACHE:
-                cache = _joined(cache, field[2])
-            elif action == _TARGETED and not cookies:
-                out.append(field[1])
+        if not response.is_shared:
+            told = self._read(response)
+        elif response.rules is self:
+            told = response.told
+        else:
+            told = response.told = self._read(response)
+            response.rules = self
+        kept, own_date, cache, targeted = told
         if cookies:
-            out.append(b"Cache-Control: %b\r\n" % private_cache(cache or b""))
-            out.append(cookies)
+            cookies = b"Cache-Control: %b\r\n%b" % (private_cache(cache or b""), cookies)
         elif cache is not None:
-            out.append(b"Cache-Control: %b\r\n" % cache)
-        out.append(explained)
-        out.append(date)
-        out.append(framing)
-        return b"".join(out)
+            cookies = b"Cache-Control: %b\r\n%b" % (cache, targeted)
+        elif targeted:
+            cookies = targeted
+        if prefix:
+            kept = self._with_prefix(response, prefix)
+        return b"HTTP/1.1 %d %b\r\n%b%b%b%b%b" % (
+            response.status, response.reason, kept, cookies, explained, own_date or date, framing,
+        )  # fmt: skip
+
+    def _read(self, response: Response) -> ToldAnswer:
+        """Sort the fields: what goes on as it came, Date, Cache-Control, and what is only for caches on the way."""
+        kept, date, cache, targeted = [], b"", None, b""
+        for name, line, value in response.fields:
+            action = self._actions.get(name)
+            if action is None:
+                action = self._classify(name)
+            if action == _PLAIN:
+                kept.append(line)
+            elif action == _DATE:
+                date += line
+            elif action == _SET_COOKIE:
+                if not self._own_cookie.match(value):
+                    kept.append(line)
+            elif action == _CACHE:
+                cache = _joined(cache, value)
+            elif action == _TARGETED:
+                targeted += line
+        return b"".join(kept), date, cache, targeted
+
+    def _with_prefix(self, response: Response, prefix: bytes) -> bytes:
+        """The lines that go on, with the prefix that a route took from the target given back to Location."""
+        fields = [
+            (name, _location(line, value, prefix), value) if name == b"location" else (name, line, value)
+            for name, line, value in response.fields
+        ]
+        return self._read(replace(response, fields=fields, is_shared=False))[0]
 
 
 # Targeted cache fields (RFC 9213, Edge Architecture) would override the private that goes with our cookie.
-_PLAIN, _OURS, _DATE, _SET_COOKIE, _LOCATION, _CACHE, _TARGETED = range(7)
-_INSPECTED = {b"date": _DATE, b"set-cookie": _SET_COOKIE, b"location": _LOCATION, b"cache-control": _CACHE}
+_PLAIN, _OURS, _DATE, _SET_COOKIE, _CACHE, _TARGETED = range(6)
+_INSPECTED = {b"date": _DATE, b"set-cookie": _SET_COOKIE, b"cache-control": _CACHE}
 
 
-def _location(field: Field, prefix: bytes) -> bytes:
-    if field[2].startswith(b"/") and not field[2].startswith(b"//"):
-        return b"Location: %b%b\r\n" % (prefix, field[2])
-    return field[1]
+def _location(line: bytes, value: bytes, prefix: bytes) -> bytes:
+    if value.startswith(b"/") and not value.startswith(b"//"):
+        return b"Location: %b%b\r\n" % (prefix, value)
+    return line
 
 
 # A quoted list of field names may stand behind private= and no-cache=, and holds commas (RFC 9111 section 5.2.2).

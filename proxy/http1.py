@@ -28,6 +28,7 @@ from proxy.head import (
 from proxy.target import read_host, read_target
 
 if TYPE_CHECKING:
+    from proxy.forward import ResponseRules, ToldAnswer
     from proxy.memo import Block
 
 # A connection deals with heads through this module alone.
@@ -130,6 +131,7 @@ class Response:
         length: Of the body in bytes, `CHUNKED` or `UNTIL_CLOSE`; 0 where there cannot be a body.
         content_length: As declared, also in answers to HEAD and in 304; None in 1xx and 204, which must not have it.
         keep_alive: The service leaves the connection open.
+        is_shared: Remembered by `memo.ResponseMemo`, and then `told` is what `rules` made of the fields.
     """
 
     status: int
@@ -139,6 +141,9 @@ class Response:
     length: int
     content_length: int | None
     keep_alive: bool
+    is_shared: bool = False
+    rules: ResponseRules | None = None
+    told: ToldAnswer = (b"", b"", None, b"")
 
 
 def parse_request(head: bytes, limits: HeadLimits) -> Request:

@@ -1,4 +1,4 @@
-"""Header blocks seen before are not parsed again: the same bytes mean the same.
+"""Heads seen before are not parsed again: the same bytes mean the same.
 
 A client on a kept connection sends the same fields with each request, and all browsers of one kind send the same ones
 but for Cookie. So the lines behind the request line, without the Cookie line, are looked up in a bounded dictionary.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.grammar import PLAIN_REQUEST_LINE, PLAIN_VALUE
-from proxy.http1 import HeadLimits, Request, parse_request
+from proxy.http1 import HeadLimits, Request, Response, parse_request, parse_response
 
 if TYPE_CHECKING:
     from proxy.forward import RequestRules, Told
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MAX_BLOCKS = 1024  # kinds of clients at one time; 8 MB at the most, 1 MB with common browsers
 MAX_BLOCK_BYTES = 2048  # a browser's fields without cookies have 400 to 1,000
 MAX_FIELDS = 50  # far below every limit on their number, so that a Cookie line more is none too many
+MAX_RESPONSES = 512  # heads; 2 MB at the most
+MAX_RESPONSE_BYTES = 1024
 MAX_SEEN = 8192  # blocks that came once; only a second one is kept, so that unique ones push nobody out
 _SPECIAL = frozenset((b"CONNECT", b"OPTIONS", b"TRACE"))  # their fields mean something else, or nothing
 
@@ -49,6 +51,22 @@ class Block:
         self.told: Told = (b"", b"", b"", None, None)
 
 
+class _Seen:
+    """Whether something came before, as far as a bounded memory tells."""
+
+    def __init__(self) -> None:
+        self._hashes: set[int] = set()
+
+    def before(self, key: bytes) -> bool:
+        mark = hash(key)
+        if mark in self._hashes:
+            return True
+        if len(self._hashes) >= MAX_SEEN:
+            self._hashes.clear()
+        self._hashes.add(mark)
+        return False
+
+
 class HeadMemo:
     """`http1.parse_request` with a memory.
 
@@ -59,7 +77,7 @@ class HeadMemo:
     def __init__(self, limits: HeadLimits) -> None:
         self._limits = limits
         self._blocks: dict[bytes, Block] = {}
-        self._seen: set[int] = set()
+        self._seen = _Seen()
 
     def parse(self, head: bytes) -> Request:
         """Read the head of a request.
@@ -95,15 +113,11 @@ class HeadMemo:
     def _learn(self, head: bytes, key: bytes, has_cookie: bool) -> Request:
         """Parse, and keep the block if it comes for the second time and is as plain as `parse` takes it for."""
         request = parse_request(head, self._limits)
-        mark = hash(key)
         if len(key) > MAX_BLOCK_BYTES or len(request.fields) > MAX_FIELDS or not request.http11:
             return request
-        if mark not in self._seen:
-            if len(self._seen) >= MAX_SEEN:
-                self._seen.clear()
-            self._seen.add(mark)
-        elif (
-            request.method not in _SPECIAL
+        if (
+            self._seen.before(key)
+            and request.method not in _SPECIAL
             and head.startswith(b"%b %b HTTP/1.1\r\n" % (request.method, request.target))
             and head.lower().count(b"\r\ncookie") == has_cookie
         ):
@@ -111,3 +125,35 @@ class HeadMemo:
                 self._blocks.clear()
             self._blocks[key] = Block(request)
         return request
+
+
+class ResponseMemo:
+    """`http1.parse_response` with a memory of whole heads: many answers differ in their bodies only.
+
+    Args:
+        limits: Of heads.
+    """
+
+    def __init__(self, limits: HeadLimits) -> None:
+        self._limits = limits
+        self._heads: dict[bytes, Response] = {}
+        self._seen = _Seen()
+
+    def parse(self, head: bytes, method: bytes) -> Response:
+        """Read the head of a response.
+
+        Raises:
+            UpstreamError: As `http1.parse_response`.
+        """
+        if method == b"HEAD":
+            return parse_response(head, method, self._limits)
+        response = self._heads.get(head)
+        if response is not None:
+            return response
+        response = parse_response(head, method, self._limits)
+        if len(head) <= MAX_RESPONSE_BYTES and self._seen.before(head):
+            if len(self._heads) >= MAX_RESPONSES:
+                self._heads.clear()
+            self._heads[head] = response
+            response.is_shared = True
+        return response

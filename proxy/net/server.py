@@ -19,7 +19,7 @@ from proxy.errors import ProxyError, UpstreamError
 from proxy.http1 import HeadLimits, Request
 from proxy.identity import TrustedPeers, client_address
 from proxy.keys import Keys
-from proxy.memo import HeadMemo
+from proxy.memo import HeadMemo, ResponseMemo
 from proxy.net.accesslog import AccessLog
 from proxy.net.downstream import Downstream
 from proxy.net.pool import Endpoint
@@ -66,6 +66,7 @@ class Server:
         limits = settings.limits
         self.head_limits = HeadLimits(limits.header_block_bytes, limits.header_count, limits.target_bytes)
         self.heads = HeadMemo(self.head_limits)
+        self.response_heads = ResponseMemo(self.head_limits)
         self.read_buffer = memoryview(bytearray(min(READ_BYTES, limits.buffer_bytes)))
         self.connections: set[Downstream] = set()
         self.upstreams: set[Upstream] = set()

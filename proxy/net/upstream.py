@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from proxy.body import BodyReader, body_reader
 from proxy.errors import ProxyError, UpstreamError
-from proxy.http1 import Response, parse_response, response_head_end
+from proxy.http1 import Response, response_head_end
 
 if TYPE_CHECKING:
     from proxy.net.pool import Endpoint
@@ -171,7 +171,7 @@ class Upstream(asyncio.BufferedProtocol):
                 self._pending = data
                 self._scanned = len(data)
                 return
-            response = parse_response(data[:end], self._method, limits)
+            response = self._server.response_heads.parse(data[:end], self._method)
             data = data[end:]
             self._scanned = 0
             if response.status >= 200:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from proxy.errors import DownstreamError, ProxyError
 from proxy.forward import own_answer
 from proxy.http1 import Request, request_head_end
+from proxy.identity import client_address
 from proxy.net.relay import Relay
 from proxy.net.upstream import UNSENT_BYTES
 
@@ -94,7 +95,7 @@ class Downstream(asyncio.BufferedProtocol):
         self.peer = peername[0] if peername else "0.0.0.0"  # noqa: S104  # gone already
         self.peer_bytes = self.peer.encode()
         self.is_trusted = self.server.trusted.trusts(self.peer)
-        self.deadline = self.server.now + self.server.timeouts.head
+        self.deadline = self.server.now + self.server.head_s
         self.server.opened(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -115,7 +116,7 @@ class Downstream(asyncio.BufferedProtocol):
             else:
                 self._pending = data
                 self._first_byte = time.monotonic()
-                self.deadline = self.server.now + self.server.timeouts.head
+                self.deadline = self.server.now + self.server.head_s
             self._requests()
         elif relay.exchange.request_open:
             try:
@@ -200,7 +201,7 @@ class Downstream(asyncio.BufferedProtocol):
     def _begin(self, request: Request) -> None:
         """Decide and start one exchange; what waits behind its head is its body and then later requests."""
         server = self.server
-        limit = server.settings.limits.body_bytes
+        limit = server.most_body
         if limit and request.length > limit:
             raise DownstreamError(413, f"declared body of {request.length} bytes is above {limit}")
         if request.method == b"OPTIONS" and (request.target == b"*" or request.max_forwards == 0):
@@ -210,14 +211,8 @@ class Downstream(asyncio.BufferedProtocol):
         if view is None:
             self._local(request, 503, b"Retry-After: 1\r\n", None)
             return
-        decision = view.splitter.decide(
-            request,
-            server.client_of(request, self),
-            self.is_trusted,
-            self._is_secure(request),
-            server.is_latched,
-            server.wall_s,
-        )
+        client, secure = self._origin(request) if self.is_trusted else (self.peer, self.is_secure)
+        decision = view.splitter.decide(request, client, self.is_trusted, secure, server.is_latched, server.wall_s)
         if decision.answer or decision.local is not None:
             self._decided(request, view, decision)
             return
@@ -231,9 +226,10 @@ class Downstream(asyncio.BufferedProtocol):
         if rest and not self._lingering:
             self._pipelined(rest)
 
-    def _is_secure(self, request: Request) -> bool:
-        """Whether the client's side is TLS, here or at the trusted peer before us."""
-        return self.is_secure or (self.is_trusted and request.first(b"x-forwarded-proto") == b"https")
+    def _origin(self, request: Request) -> tuple[str, bool]:
+        """What a trusted peer says of the client: its address, and whether its side is TLS."""
+        client = client_address(request, self.peer, self.server.trusted)
+        return client, self.is_secure or request.first(b"x-forwarded-proto") == b"https"
 
     def _decided(self, request: Request, view: View, decision: Decision) -> None:
         """Answer what a route or the preview answers by itself."""
@@ -303,10 +299,10 @@ class Downstream(asyncio.BufferedProtocol):
         if must_close or self.is_last or self._at_end:
             self._linger()
             return
-        self.deadline = self.server.now + self.server.timeouts.keep_alive
+        self.deadline = self.server.now + self.server.keep_alive_s
         if self._pending and not self._running:
             self._first_byte = time.monotonic()
-            self.deadline = self.server.now + self.server.timeouts.head
+            self.deadline = self.server.now + self.server.head_s
             self.free(HOLD_PIPELINE)
             self._requests()
             if self._eof and self.relay is None and self._pending and not self._lingering:
@@ -367,7 +363,7 @@ class Downstream(asyncio.BufferedProtocol):
         """Start the clocks of contract item 12 once the answer has left; until then it is a slow reader's."""
         now = self.server.now
         self._linger_end = now + LINGER_TOTAL_S
-        self.deadline = now + (self.server.timeouts.body_idle if self.is_full else LINGER_IDLE_S)
+        self.deadline = now + (self.server.body_idle_s if self.is_full else LINGER_IDLE_S)
 
     def close_idle(self) -> None:
         """Close between requests, without an answer."""
@@ -383,7 +379,7 @@ class Downstream(asyncio.BufferedProtocol):
         """The sweep found the deadline passed."""
         if self._lingering:
             if self.is_full and self.has_progressed():
-                self.deadline = now + self.server.timeouts.body_idle
+                self.deadline = now + self.server.body_idle_s
             else:
                 self.kill()
         elif self.relay is not None:

@@ -93,7 +93,7 @@ class Relay:
         assert body is not None
         payload = body.feed(data)
         self.received += len(payload)
-        limit = self._server.settings.limits.body_bytes
+        limit = self._server.most_body
         if limit and self.received > limit:
             raise DownstreamError(413, f"body above {limit} bytes")
         self._held = self._held + payload if self._held else payload
@@ -120,8 +120,8 @@ class Relay:
         return payload
 
     def _request_patience(self) -> float:
-        timeouts = self._server.timeouts
-        return timeouts.body_idle if self.exchange.request_open or self._response else timeouts.response_head
+        waits_for_head = not self.exchange.request_open and self._response is None
+        return self._server.response_head_s if waits_for_head else self._server.body_idle_s
 
     # --- choosing and connecting
 
@@ -232,7 +232,7 @@ class Relay:
         if reader.done:
             self._response_ended(reader)
         else:
-            client.deadline = self._server.now + self._server.timeouts.body_idle
+            client.deadline = self._server.now + self._server.body_idle_s
 
     def response_body(self, payload: bytes, reader: BodyReader) -> None:
         """More of the body, or its end."""
@@ -244,7 +244,7 @@ class Relay:
         if reader.done:
             self._response_ended(reader)
         else:
-            self._client.deadline = self._server.now + self._server.timeouts.body_idle
+            self._client.deadline = self._server.now + self._server.body_idle_s
 
     def _chunks(self, payload: bytes, reader: BodyReader) -> bytes:
         framed = chunk(payload) if payload else b""
@@ -345,7 +345,7 @@ class Relay:
             self._fail(408, "")
         elif self.exchange.state == RELAYING and client.is_full:
             if client.has_progressed():
-                client.deadline = self._server.now + self._server.timeouts.body_idle
+                client.deadline = self._server.now + self._server.body_idle_s
             else:
                 self._server.counters.downstream_rejected("timeout")
                 self._fail(0, "")

@@ -82,7 +82,7 @@ class Upstream(asyncio.BufferedProtocol):
         if self._transport is None or not self.endpoint.plans or self._server.closing:
             self.close()
         else:
-            self.deadline = self._server.now + self._server.timeouts.upstream_keep_alive
+            self.deadline = self._server.now + self._server.upstream_keep_alive_s
             self.endpoint.give(self)
 
     def close(self) -> None:

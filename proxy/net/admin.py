@@ -1,23 +1,23 @@
-"""The supervisor's HTTP: the admin API for whoever steers this proxy, metrics and probes for everybody else."""
+"""The admin API: how a controller, or a person, steers one proxy.
+
+``docs/openapi-admin.yaml`` describes it. Every answer is JSON; an error has ``error``, a text that says what was
+expected, what came and what to do, and ``faults`` where a document is to blame.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
-import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from pydantic import Field
 
 from proxy.document import MAX_DOCUMENT_BYTES, Document, DocumentError, Fault, parse
-from proxy.latch import Abort
-from proxy.metrics import CohortCollector
-from proxy.net.keeper import Refused
+from proxy.latch import Abort, Who
+from proxy.net.keeper import NO_PLAN, Keeper, Refused
 from proxy.plan import parse_plan
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cohort.admin")
 
-HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))  # whom a browser may be talked into asking: nobody else
-FAILURES_PER_MINUTE = 10  # wrong tokens; more are refused without a look
-_WRITES = ("PUT", "POST")
+HOSTS = frozenset(("localhost", "127.0.0.1", "[::1]"))  # DNS can make any other name mean this machine
+JSON, YAML = "application/json", "application/yaml"  # a page of another site cannot send either without being asked
+FAILURES = 10  # wrong tokens at once; then one each `FAILURE_S`
+FAILURE_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -38,96 +39,81 @@ class LogLevel(Document):
 
 
 class Drain(Document):
-    """A request to leave; it has no fields yet."""
+    """A request to leave."""
 
-    by: Annotated[str, Field(max_length=256)] = ""
+    by: Who | None = None
 
 
 class AccessRules:
-    """Who may ask: the right Host (DNS rebinding), no foreign Origin (a browser's pages), JSON, and the token.
+    """Who may ask: reliability.md, C1-C3.
+
+    A browser is kept out by Host (DNS rebinding), Origin (pages of other sites) and Content-Type (forms). Wrong tokens
+    are answered at a bounded rate; the right one is always heard, because it may bring an abort.
 
     Args:
-        token: None where the socket's file mode is the guard.
+        token: None where the mode of the socket's file is the guard.
+        now: Monotonic seconds.
     """
 
-    def __init__(self, token: str | None) -> None:
-        self._token = token.encode() if token else None
-        self._failures: list[float] = []
+    def __init__(self, token: str | None, now: Callable[[], float]) -> None:
+        self._expected = token.encode() if token is not None else None
+        self._now = now
+        self._failures = 0.0
+        self._failed_at = 0.0
 
     def check(self, request: web.Request) -> None:
-        """Refuse a request.
+        """Refuse a request that may not be made.
 
         Raises:
-            Refused: 401, 403, 415 or 429, with what to do.
+            Refused: 401, 403, 415 or 429.
         """
         host = request.headers.get("Host", "").lower()
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if name.strip("[]") not in HOSTS:
-            raise Refused(403, f"Host: expected one of {', '.join(sorted(HOSTS))}")
-        origin = request.headers.get("Origin")
-        if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
+        name, _, port = host.rpartition(":")
+        if (name if port.isdecimal() else host) not in HOSTS:
+            raise Refused(403, f"Host: expected one of {', '.join(sorted(HOSTS))}, with or without a port")
+        if request.headers.get("Origin", f"http://{host}").lower() != f"http://{host}":
             raise Refused(403, "Origin: pages of other sites may not ask")
         self._check_token(request.headers.get("Authorization", ""))
-        if request.method in _WRITES and request.content_type not in ("application/json", "application/yaml"):
-            raise Refused(415, "Content-Type: expected application/json")
+        if request.method in ("PUT", "POST"):
+            allowed = (JSON, YAML) if request.path == "/plan" else (JSON,)
+            if request.content_type not in allowed or request.headers.get("Content-Encoding"):
+                raise Refused(415, f"Content-Type: expected {' or '.join(allowed)}, without Content-Encoding")
 
     def _check_token(self, given: str) -> None:
-        if self._token is None:
+        if self._expected is None:
             return
-        now = time.monotonic()
-        self._failures = [at for at in self._failures if at > now - 60]
-        if len(self._failures) >= FAILURES_PER_MINUTE:
-            raise Refused(429, "too many wrong tokens. Try again in a minute")
-        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), b"Bearer " + self._token):
-            self._failures.append(now)
-            raise Refused(401, "Authorization: expected Bearer and the token of tokenFile")
+        scheme, _, token = given.partition(" ")
+        is_right = hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._expected)
+        if is_right and scheme.lower() == "bearer":
+            return
+        now = self._now()
+        self._failures = max(0.0, self._failures - (now - self._failed_at) / FAILURE_S) + 1
+        self._failed_at = now
+        if self._failures > FAILURES:
+            self._failures = FAILURES
+            raise Refused(429, "too many wrong tokens. Wait a second, and send the one in tokenFile")
+        log.warning("admin API: a wrong token was sent")
+        raise Refused(401, "Authorization: expected 'Bearer ' and the token in tokenFile")
 
 
-@web.middleware
-async def _errors_are_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except Refused as refused:
-        return _error(refused.status, str(refused), refused.faults)
-    except DocumentError as error:
-        return _error(422, "the document is refused as a whole", error.faults)
-    except web.HTTPException as error:
-        return _error(error.status, error.reason or "", [])
+def admin_app(supervisor: Supervisor, rules: AccessRules, admit: Callable[[web.Request], None]) -> web.Application:
+    """The admin API.
 
-
-def _error(status: int, message: str, faults: list[Fault]) -> web.Response:
-    body: dict[str, Any] = {"error": message}
-    if faults:
-        body["faults"] = [{"path": fault.path, "message": fault.message} for fault in faults]
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    response = _json(body, status, headers)
-    response.force_close()  # what is left of a refused request's body is never read as another request
-    return response
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    text = json.dumps(body, separators=(",", ":")) + "\n"
-    return web.Response(
-        text=text,
-        status=status,
-        content_type="application/json",
-        headers={"Cache-Control": "no-store", **(headers or {})},
-    )
-
-
-def admin_app(supervisor: Supervisor, rules: AccessRules) -> web.Application:
-    """The admin API; ``docs/openapi-admin.yaml`` describes it."""
+    Args:
+        admit: Called for each request that may be made.
+    """
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         rules.check(request)
+        admit(request)
         return await handler(request)
 
     api = _Admin(supervisor)
-    app = web.Application(middlewares=[_errors_are_json, guard], client_max_size=MAX_DOCUMENT_BYTES)
+    app = web.Application(middlewares=[errors_are_json, guard], client_max_size=MAX_DOCUMENT_BYTES)
     app.add_routes(
         [
-            *_probes(supervisor),
+            *probes(supervisor),
             web.get("/plan", api.get_plan),
             web.put("/plan", api.put_plan),
             web.get("/state", api.get_state),
@@ -142,30 +128,51 @@ def admin_app(supervisor: Supervisor, rules: AccessRules) -> web.Application:
     return app
 
 
-def exposition_app(supervisor: Supervisor) -> web.Application:
-    """Metrics and probes, and nothing else."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(CohortCollector(supervisor.snapshot))
+def probes(supervisor: Supervisor) -> list[web.RouteDef]:
+    """``GET /ready`` and ``GET /healthz``."""
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    app = web.Application(middlewares=[_errors_are_json], client_max_size=1024)
-    app.add_routes([*_probes(supervisor), web.get("/metrics", metrics)])
-    return app
-
-
-def _probes(supervisor: Supervisor) -> list[web.RouteDef]:
     async def ready(_: web.Request) -> web.Response:
-        if supervisor.is_ready:
-            return _json({"ready": True})
-        why = "draining" if supervisor.is_draining else "no plan" if supervisor.plan is None else "workers are starting"
-        return _json({"ready": False, "reason": why}, 503)
+        reason = supervisor.unready
+        return _json({"ready": True}) if reason is None else _json({"ready": False, "reason": reason}, 503)
 
     async def healthz(_: web.Request) -> web.Response:
-        return _json({"ok": True})  # that it is answered says that the loop turns
+        return _json({"healthy": True})  # that there is an answer says all: workers are the supervisor's care
 
     return [web.get("/ready", ready), web.get("/healthz", healthz)]
+
+
+@web.middleware
+async def errors_are_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A middleware that turns every refusal into one form."""
+    try:
+        return await handler(request)
+    except Refused as refused:
+        return _error(refused.status, str(refused), refused.faults)
+    except DocumentError as error:
+        return _error(422, "the document is refused as a whole", error.faults)
+    except web.HTTPException as error:
+        text = {404: "no such path", 413: f"the body is larger than {MAX_DOCUMENT_BYTES} bytes"}.get(error.status)
+        response = _error(error.status, text or error.reason, [])
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+
+
+def _error(status: int, message: str, faults: list[Fault]) -> web.Response:
+    body: dict[str, Any] = {"error": message}
+    if faults:
+        body["faults"] = [{"path": fault.path, "message": fault.message} for fault in faults]
+    response = _json(body, status)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if status == 429:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+def _json(body: Any, status: int = 200) -> web.Response:
+    text = json.dumps(body, separators=(",", ":"), ensure_ascii=False) + "\n"
+    return web.Response(text=text, status=status, content_type=JSON, headers={"Cache-Control": "no-store"})
 
 
 class _Admin:
@@ -173,26 +180,31 @@ class _Admin:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._keeper = supervisor.keeper
+        self._keeper: Keeper = supervisor.keeper
 
     async def get_plan(self, _: web.Request) -> web.Response:
         in_force = self._keeper.in_force
         if in_force is None:
-            raise Refused(404, "no plan yet: PUT one with If-Match: *")
-        return web.Response(
-            text=in_force.document,
-            content_type="application/json",
-            headers={"ETag": in_force.etag, "Cache-Control": "no-store"},
-        )
+            response = _error(404, f"no plan yet. PUT one with If-Match: {NO_PLAN}", [])
+        else:
+            response = web.Response(text=in_force.document, content_type=JSON, headers={"Cache-Control": "no-store"})
+        response.headers["ETag"] = self._keeper.etag
+        return response
 
     async def put_plan(self, request: web.Request) -> web.Response:
-        plan = parse_plan(await request.read())
-        if_match = request.headers.get("If-Match")
-        if if_match is None:
-            raise Refused(428, f"If-Match: needed, with the entity tag in force ({self._keeper.etag}) or *")
+        if_match = ",".join(request.headers.getall("If-Match", ()))
+        if not if_match:
+            raise Refused(428, f"If-Match: expected the entity tag of the plan in force, {self._keeper.etag}, or *")
+        content = await request.read()
+        try:
+            plan = await asyncio.to_thread(parse_plan, content)
+        except DocumentError as error:
+            message = "the plan is refused as a whole"
+            raise self._keeper.reject("invalid", Refused(422, message, error.faults)) from None
         in_force = await self._keeper.adopt(plan, "the admin API", if_match)
-        body = {"generation": plan.generation, "endpointsVersion": plan.endpoints_version, "etag": in_force.etag}
-        return _json(body, headers={"ETag": in_force.etag})
+        response = _json(in_force.summary())
+        response.headers["ETag"] = in_force.etag
+        return response
 
     async def get_state(self, _: web.Request) -> web.Response:
         return _json(self._supervisor.state())
@@ -201,9 +213,9 @@ class _Admin:
         return _json(self._supervisor.stats())
 
     async def get_endpoints(self, _: web.Request) -> web.Response:
-        plan = self._supervisor.plan
-        arms = plan.arms if plan else ()
-        return _json({"arms": [arm.model_dump(mode="json", by_alias=True) for arm in arms]})
+        in_force = self._keeper.in_force
+        arms = in_force.plan.arms if in_force else ()
+        return _json({"arms": {arm.name: [endpoint.model_dump() for endpoint in arm.endpoints] for arm in arms}})
 
     async def get_config(self, _: web.Request) -> web.Response:
         return _json(self._supervisor.settings.model_dump(mode="json", by_alias=True))
@@ -213,7 +225,8 @@ class _Admin:
         return _json(latch.model_dump(mode="json", by_alias=True))
 
     async def drain(self, request: web.Request) -> web.Response:
-        parse(Drain, await request.read() or b"{}")
+        by = parse(Drain, await request.read() or b"{}").by
+        log.info("asked to leave by %r", by or "somebody")
         self._supervisor.leave()
         return _json({"draining": True}, 202)
 

@@ -98,6 +98,8 @@ def _run(path: Path) -> int:
         asyncio.run(main())
     except (ListenError, StateDirError) as error:
         return _refuse(path, [str(error)])
+    except DocumentError as error:
+        return _refuse(base / str(settings.plan_file), [str(fault) for fault in error.faults])
     return 0
 
 

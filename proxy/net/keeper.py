@@ -15,8 +15,8 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from proxy.document import Fault
 from proxy.latch import Abort, Latch, is_lifted, latch
@@ -81,6 +81,17 @@ class InForce:
     digest: str
     etag: str
     since_s: float
+
+    def summary(self) -> dict[str, Any]:
+        """What `GET /state` tells of the plan: neither the salt nor what is long."""
+        return {
+            "generation": self.plan.generation,
+            "endpointsVersion": self.plan.endpoints_version,
+            "uid": self.plan.rollout.uid,
+            "revision": self.plan.revision,
+            "digest": self.digest,
+            "etag": self.etag,
+        }
 
 
 class Keeper:
@@ -166,9 +177,7 @@ class Keeper:
     async def _confirm(self, current: InForce) -> InForce:
         async with self._latching:
             await self._lift(current.plan)  # if the disk refused it the last time
-            self.in_force = InForce(
-                current.plan, current.sequence, current.document, current.digest, current.etag, self._now()
-            )
+            self.in_force = replace(current, since_s=self._now())
         return self.in_force
 
     async def _put(self, plan: Plan, origin: str, is_durable: bool) -> InForce:

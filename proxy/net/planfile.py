@@ -14,6 +14,7 @@ from proxy.net.files import read_bounded
 from proxy.plan import Plan, parse_plan
 
 POLL_S = 0.2
+JUST_WRITTEN_S = 1.0
 
 Signature = tuple[int, ...] | str | None
 
@@ -39,6 +40,15 @@ class PlanFile:
         signature = self._signature()
         settled, self._last = signature == self._last, signature
         return settled and signature is not None and signature != self._done
+
+    def is_settled(self, now_wall_s: float) -> bool:
+        """Whether the file can be read at a start: it is not just being written.
+
+        Args:
+            now_wall_s: Unix seconds; one written long before that is taken to be complete.
+        """
+        self._last, last = self._signature(), self._last
+        return self._last is None or self._last == last or abs(now_wall_s - self.modified_s) > JUST_WRITTEN_S
 
     def read(self) -> Plan | None:
         """Read the file as it is now; `has_changed` is quiet until it changes again.

@@ -173,6 +173,15 @@ def _remove_stale(path: Path) -> None:
     raise OSError(errno.EADDRINUSE, "another process listens there. Stop it, or choose another path")
 
 
+def remove_unix(path: Path, made: os.stat_result) -> None:
+    """Remove the file of a Unix socket, unless another process has put its own there since it was ``made``."""
+    try:
+        if path.lstat().st_ino == made.st_ino:
+            path.unlink()
+    except OSError:
+        pass  # gone already, or its directory is
+
+
 def text(sock: socket.socket) -> str:
     """Where a socket listens: ``127.0.0.1:8080``, ``[::1]:8080`` or ``unix:PATH``."""
     name = sock.getsockname()

@@ -1,27 +1,32 @@
-"""The supervisor: owns the sockets, the shared memory, the state on disk and the workers; serves no traffic itself."""
+"""The supervisor: owns the sockets, the shared memory, the state on disk and the workers; serves no client itself."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import signal
+import socket
 import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
-from proxy import counters, shared, succession
+from proxy import counters, shared
 from proxy.config import ProxySettings
-from proxy.document import DocumentError
 from proxy.metrics import Snapshot
-from proxy.net import logs, memory, sockets
-from proxy.net.admin import AccessRules, admin_app, exposition_app
-from proxy.net.keeper import Keeper, Refused
-from proxy.net.planfile import POLL_S, PlanFile
+from proxy.net import logs, memory
+from proxy.net import sockets as listening
+from proxy.net.admin import AccessRules, admin_app
+from proxy.net.exposition import exposition_app
+from proxy.net.feed import Feed
+from proxy.net.keeper import Keeper
+from proxy.net.planfile import PlanFile
 from proxy.net.statedir import StateDir
-from proxy.net.workers import Slot, Workers
+from proxy.net.web import Site
+from proxy.net.workers import WORKER, Slot, Workers
 from proxy.plan import Plan
 from proxy.shared import Words, region
 from proxy.stats import stats_document
@@ -29,213 +34,198 @@ from proxy.stats import stats_document
 log = logging.getLogger("cohort.supervisor")
 
 LATCH_RETRY_S = 1.0  # how often an abort that could not be stored is tried again
-CLOSE_S = 2.0  # for answers of the admin API under way at the end
 
 
 class Supervisor:
-    """One proxy.
+    """One proxy, to be made and run within a loop.
 
     Attributes:
         boot: Differs at each start; where it changes, all counters begin at zero.
-        settings: As given.
+        keeper: The plan and the latch in force.
 
     Args:
+        settings: Validated.
         base: The directory that relative paths in the settings start from.
-        token: Of the admin API on a TCP port; None on a Unix socket, whose file mode is the guard.
+        token: Of the admin API; None on a Unix socket without tokenFile, where the file's mode is the guard.
+        command: What to execute as a worker.
+
+    Raises:
+        ListenError: An address cannot be listened on.
+        StateDirError: The state directory cannot be used, or another supervisor has it.
     """
 
-    def __init__(self, settings: ProxySettings, base: Path, token: str | None) -> None:
+    def __init__(self, settings: ProxySettings, base: Path, token: str | None, command: Sequence[str] = WORKER) -> None:
         self.settings = settings
         self.boot = secrets.token_hex(8)
-        self._base = base
-        self._token = token
         self._dropped = 0
-        self._leaving: list[asyncio.Task[None]] = []
-        self._tasks: asyncio.TaskGroup | None = None
-        self._state_dir = StateDir(base / settings.state_dir)
-        self._plan_file = PlanFile(base / settings.plan_file) if settings.plan_file else None
-        listening = [
-            sockets.listen_slots(listener.address, settings.workers, f"listeners[{i}].address")
-            for i, listener in enumerate(settings.listeners)
-        ]
-        self._of_slots = [[s for listener in listening for s in listener[n]] for n in range(settings.workers)]
-        self.listeners = [sockets.text(s) for listener in listening for s in listener[0]]
-        self._metrics_sockets = sockets.listen_one(settings.metrics.listen, "metrics.listen")
-        self._admin_sockets = self._listen_admin()
-        descriptor = memory.create(shared.size(settings.workers))
+        self._leave = asyncio.Event()
+        with ExitStack() as stack:
+            state = StateDir(base / settings.state_dir)
+            stack.callback(state.close)
+            slots = self._listen(stack)
+            self._metrics_sockets = listening.listen_one(settings.metrics.listen, "metrics.listen")
+            _close_later(stack, self._metrics_sockets)
+            self._admin_sockets = self._listen_admin(stack, base)
+            descriptor = memory.create(shared.size(settings.workers))
+            stack.callback(os.close, descriptor)
+            self._opened = stack.pop_all()  # everything is there: from here on it is closed at the end of `run`
         self._memory = memory.attach(descriptor)
         start = {
             "settings": settings.model_dump(mode="json", by_alias=True),
             "keysDir": str((base / settings.keys_dir).absolute()),
         }
-        self.workers = Workers(self._of_slots, descriptor, self._memory, start, time.monotonic)
-        self.keeper = Keeper(Words(self._memory), self._state_dir, self.workers.stage, time.monotonic, time.time)
+        self._workers = Workers(slots, descriptor, self._memory, start, time.monotonic, command)
+        self.keeper = Keeper(Words(self._memory), state, self._workers.stage, time.monotonic, time.time)
+        file = PlanFile(base / settings.plan_file) if settings.plan_file else None
+        self._feed = Feed(self.keeper, state, file)
+        self._state_dir = state
+        self._admin = Site(admin_app(self, AccessRules(token, time.monotonic), self._admit), self._admin_sockets)
+        self._exposition = Site(exposition_app(self), self._metrics_sockets)
 
-    def _listen_admin(self) -> list[Any]:
+    def _listen(self, stack: ExitStack) -> list[list[socket.socket]]:
+        """The sockets of each slot, and what they are called."""
+        slots: list[list[socket.socket]] = [[] for _ in range(self.settings.workers)]
+        self._listeners: list[str] = []
+        for index, listener in enumerate(self.settings.listeners):
+            found = listening.listen_slots(listener.address, len(slots), f"listeners[{index}].address")
+            self._listeners += [listening.text(sock) for sock in found[0]]
+            for slot, of_slot in zip(slots, found, strict=True):
+                slot += of_slot
+                _close_later(stack, of_slot)
+        return slots
+
+    def _listen_admin(self, stack: ExitStack, base: Path) -> list[socket.socket]:
         listen = self.settings.admin.listen
         if listen.startswith("unix:"):
-            return [sockets.listen_unix(self._base / listen.removeprefix("unix:"), "admin.listen")]
-        return sockets.listen_one(listen, "admin.listen")
+            path = base / listen.removeprefix("unix:")
+            found = [listening.listen_unix(path, "admin.listen")]
+            stack.callback(listening.remove_unix, path, path.stat())
+        else:
+            found = listening.listen_one(listen, "admin.listen")
+        _close_later(stack, found)
+        return found
 
-    # --- what the admin API asks
+    def _admit(self, request: Any) -> None:
+        self._admin.admit(request)
+
+    # --- what the admin API and the metrics ask
 
     @property
-    def is_ready(self) -> bool:
-        """A plan is in force and workers take clients."""
-        return self.keeper.in_force is not None and self.workers.is_ready
+    def unready(self) -> str | None:
+        """Why clients should go elsewhere; None: the proxy is ready."""
+        if self._workers.is_draining:
+            return "the proxy is leaving"
+        if self.keeper.in_force is None:
+            return "there is no plan yet"
+        return None if self._workers.is_ready else "workers are starting"
 
     @property
-    def is_draining(self) -> bool:
-        """The proxy is leaving."""
-        return self.workers.is_draining
+    def _plan(self) -> Plan | None:
+        return self.keeper.in_force.plan if self.keeper.in_force else None
 
     def _read(self) -> counters.Stats:
-        plan = self.plan
-        regions = [region(self._memory, slot.number) for slot in self.workers.slots]
-        return counters.read(regions, plan.rollout.uid if plan else "", plan.revision if plan else None)
-
-    @property
-    def plan(self) -> Plan | None:
-        """The plan in force."""
-        return self.keeper.in_force.plan if self.keeper.in_force else None
+        plan = self._plan
+        regions = [region(self._memory, slot.number) for slot in self._workers.slots]
+        stats = counters.read(regions, plan.rollout.uid if plan else "", plan.revision if plan else None)
+        stats.log_dropped += self._dropped
+        return stats
 
     def stats(self) -> dict[str, Any]:
         """The document of ``GET /stats``."""
-        return stats_document(self._read(), self.plan, self.boot, time.time())
+        return stats_document(self._read(), self._plan, self.boot, time.time())
 
     def snapshot(self) -> Snapshot:
         """What the metrics are made of."""
-        in_force = self.keeper.in_force
-        age = time.monotonic() - in_force.since_s if in_force else 0.0
-        return Snapshot(self._read(), self.plan, age, self.keeper.rejected, self.keeper.latch is not None)
+        in_force, keeper = self.keeper.in_force, self.keeper
+        age_s = time.monotonic() - in_force.since_s if in_force else 0.0
+        return Snapshot(self._read(), self._plan, age_s, keeper.rejected, keeper.latch is not None)
 
     def state(self) -> dict[str, Any]:
         """The document of ``GET /state``."""
         in_force, latch = self.keeper.in_force, self.keeper.latch
         return {
             "boot": self.boot,
-            "ready": self.is_ready,
-            "draining": self.is_draining,
-            "listeners": self.listeners,
-            "metrics": [sockets.text(sock) for sock in self._metrics_sockets],
-            "plan": None
-            if in_force is None
-            else {
-                "generation": in_force.plan.generation,
-                "endpointsVersion": in_force.plan.endpoints_version,
-                "uid": in_force.plan.rollout.uid,
-                "revision": in_force.plan.revision,
-                "digest": in_force.digest,
-                "etag": in_force.etag,
-            },
-            "latch": latch and latch.model_dump(mode="json", by_alias=True),
+            "ready": self.unready is None,
+            "draining": self._workers.is_draining,
+            "listeners": self._listeners,
+            "metrics": [listening.text(sock) for sock in self._metrics_sockets],
+            "plan": in_force.summary() if in_force else None,
+            "latch": latch.model_dump(mode="json", by_alias=True) if latch else None,
             "latchStored": self.keeper.is_stored,
-            "workers": [self._worker_state(slot) for slot in self.workers.slots],
+            "workers": [self._worker_state(slot) for slot in self._workers.slots],
         }
 
     def _worker_state(self, slot: Slot) -> dict[str, Any]:
         worker, in_force = slot.worker, self.keeper.in_force
-        is_current = worker is not None and in_force is not None and worker.staged == in_force.sequence
+        has_plan = worker is not None and in_force is not None and worker.staged >= in_force.sequence
         return {
             "slot": slot.number,
             "pid": worker.pid if worker else None,
-            "plan": in_force.plan.generation if is_current and in_force else None,
-            "heartbeatAgeS": round(self.workers.heartbeat_age_s(slot), 3),
+            "plan": in_force.plan.generation if has_plan and in_force else None,
+            "heartbeatAgeS": round(self._workers.heartbeat_age_s(slot), 3),
             "restarts": slot.restarts,
         }
 
     def set_log_level(self, level: str) -> None:
-        """Change the level of this process and of all workers."""
+        """Change the level of this process and of all workers: debug, info, warning or error."""
         logs.set_level(level)
-        self.workers.set_log_level(level)
+        self._workers.set_log_level(level)
+
+    def leave(self) -> None:
+        """Drain, then end; a second call changes nothing."""
+        self._leave.set()
 
     # --- life
 
     async def run(self) -> None:
-        """Serve until told to leave."""
+        """Serve until told to leave, by `leave`, SIGTERM or SIGINT; to be called once.
+
+        Raises:
+            DocumentError: The plan file is bad, and there is no last good plan to serve instead.
+        """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.leave)
-        handler = logs.set_up(self.settings.log.level, self._note_dropped)
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push(self._opened)
+            stack.callback(logs.set_up(self.settings.log.level, self._count_dropped).close)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.leave)
+                stack.callback(loop.remove_signal_handler, number)
             self.keeper.restore_latch(self._state_dir.read_latch(time.time()))
-            async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
-                runners = [
-                    await _serve(admin_app(self, self._access_rules()), self._admin_sockets),
-                    await _serve(exposition_app(self), self._metrics_sockets),
-                ]
-                log.info("listening on %s", ", ".join(self.listeners))
-                others = [tasks.create_task(self._keep_plan()), tasks.create_task(self._keep_latch())]
-                await self.workers.run(self.keeper)
-                for task in [*others, *self._leaving]:
-                    task.cancel()
-                for runner in runners:
-                    await runner.cleanup()
-        finally:
-            self._state_dir.close()
-            log.info("left")
-            handler.close()
+            await self._feed.read()
+            for site in (self._admin, self._exposition):
+                stack.push_async_callback(site.close)
+                await site.open()
+            log.info("listening on %s", ", ".join(self._listeners))
+            await self._work()
+            log.info("left in order")
 
-    def leave(self) -> None:
-        """Drain and end; a second call changes nothing."""
-        if not self._leaving and self._tasks is not None:
-            timeouts = self.settings.timeouts
-            log.info("leaving: lame duck %g s, drain %g s", timeouts.lame_duck, timeouts.drain)
-            self._leaving.append(self._tasks.create_task(self.workers.drain(timeouts.lame_duck, timeouts.drain)))
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            others = [tasks.create_task(work()) for work in (self._keep_plan, self._keep_latch, self._drain)]
+            await self._workers.run(self.keeper)
+            for task in others:
+                task.cancel()
 
-    def _access_rules(self) -> AccessRules:
-        return AccessRules(self._token)
-
-    def _note_dropped(self) -> None:
-        self._dropped += 1
+    async def _keep_plan(self) -> None:
+        await self._feed.start()
+        self._workers.serve()
+        await self._feed.follow()
 
     async def _keep_latch(self) -> None:
         while True:
             await asyncio.sleep(LATCH_RETRY_S)
             await self.keeper.retry_latch()
 
-    async def _keep_plan(self) -> None:
-        """Put the newer of plan file and last good plan in force, then follow the file."""
-        stored = await asyncio.to_thread(self._state_dir.read_plan)
-        offered = await self._read_plan_file()
-        file_at = self._plan_file.modified_s if self._plan_file else 0.0
-        for plan in succession.at_start(stored, (offered, file_at) if offered else None):
-            origin = "the plan file" if plan is offered else "the last good plan"
-            if await self._offer(plan, origin):
-                break
-        self.workers.serve()
-        if self._plan_file is None:
-            return
-        while True:
-            await asyncio.sleep(POLL_S)
-            if await asyncio.to_thread(self._plan_file.has_changed):
-                plan_now = await self._read_plan_file()
-                if plan_now is not None:
-                    await self._offer(plan_now, "the plan file")
+    async def _drain(self) -> None:
+        await self._leave.wait()
+        timeouts = self.settings.timeouts
+        log.info("leaving: lame duck %g s, drain %g s", timeouts.lame_duck, timeouts.drain)
+        await self._workers.drain(timeouts.lame_duck, timeouts.drain)
 
-    async def _read_plan_file(self) -> Plan | None:
-        if self._plan_file is None:
-            return None
-        try:
-            return await asyncio.to_thread(self._plan_file.read)
-        except DocumentError as error:
-            self.keeper.reject("invalid", Refused(422, f"plan file {self._plan_file.path}", error.faults))
-            return None
-
-    async def _offer(self, plan: Plan, origin: str) -> bool:
-        try:
-            await self.keeper.adopt(plan, origin, is_durable=True)
-        except Refused as refused:
-            if refused.may_recover and self._plan_file is not None:
-                self._plan_file.read_again()
-            return self.keeper.in_force is not None
-        return True
+    def _count_dropped(self) -> None:
+        self._dropped += 1
 
 
-async def _serve(app: web.Application, listening: list[Any]) -> web.AppRunner:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S)
-    await runner.setup()
-    for sock in listening:
-        await web.SockSite(runner, sock).start()
-    return runner
+def _close_later(stack: ExitStack, sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        stack.callback(sock.close)

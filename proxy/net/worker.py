@@ -23,7 +23,7 @@ import uvloop
 
 from proxy.config import ProxySettings
 from proxy.counters import Counters
-from proxy.document import DocumentError, validate
+from proxy.document import DocumentError, Fault, validate
 from proxy.heart import BEAT_S
 from proxy.net import logs, memory
 from proxy.plan import Plan
@@ -113,62 +113,69 @@ async def _run(control: socket.socket, make: Make) -> None:
         handler.close()
 
 
+class _Leave(Exception):
+    """The process has nothing more to do."""
+
+
 class _Process:
     """A worker between its start and its end."""
 
     def __init__(
         self, start: Start, words: Words, plane: DataPlane, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self._start = start
+        self._slot = start.slot
         self._words = words
         self._plane = plane
         self._reader = reader
         self._writer = writer
         self._sockets = [socket.socket(fileno=descriptor) for descriptor in start.listeners]
-        self._serving: asyncio.Task[None] | None = None
+        self._is_leaving = False
 
     async def run(self) -> None:
         """Beat and obey, until the supervisor has told the worker to leave, or is gone."""
-        self._say({"hello": os.getpid()})
-        async with asyncio.TaskGroup() as tasks:
-            beat = tasks.create_task(self._beat())
-            await self._obey(tasks)
-            beat.cancel()
-            if self._serving:
-                self._serving.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._beat())
+                tasks.create_task(self._obey(tasks))
+        except* _Leave:
+            pass
 
     async def _beat(self) -> None:
         """From inside the loop that serves: a loop that hangs beats no more."""
         while True:
-            self._words.beat(self._start.slot, time.monotonic_ns() // 1_000_000)
+            self._words.beat(self._slot, time.monotonic_ns() // 1_000_000)
             await asyncio.sleep(BEAT_S)
 
     async def _obey(self, tasks: asyncio.TaskGroup) -> None:
-        """Do what the supervisor says, line by line; returns when there is nothing more to do."""
+        """Do what the supervisor says, line by line."""
+        self._say({"hello": os.getpid()})
         while line := await self._reader.readline():
             message = json.loads(line)
             if "stage" in message:
-                self._stage(message["stage"], message["plan"])
+                self._say(self._stage(message["stage"], message["plan"]))
             elif "serve" in message:
                 gc.freeze()  # modules and plans stay: no collection need look at them
-                self._serving = tasks.create_task(self._plane.serve(self._sockets))
+                tasks.create_task(self._plane.serve(self._sockets))
             elif "logLevel" in message:
                 logs.set_level(message["logLevel"])
-            elif "drain" in message:
-                drain = message["drain"]
-                await self._plane.drain(drain["lameDuckS"], drain["drainS"])
-                return
+            elif "drain" in message and not self._is_leaving:
+                self._is_leaving = True
+                tasks.create_task(self._drain(message["drain"]))
+        # Without a supervisor no abort could reach us, and the port would stay taken: better to end than to go on.
+        log.error("the supervisor is gone, worker of slot %d ends", self._slot)
+        raise _Leave
 
-    def _stage(self, sequence: int, document: dict[str, Any]) -> None:
+    async def _drain(self, limits: dict[str, float]) -> None:
+        await self._plane.drain(limits["lameDuckS"], limits["drainS"])
+        raise _Leave
+
+    def _stage(self, sequence: int, document: dict[str, Any]) -> dict[str, Any]:
         try:
             self._plane.stage(sequence, validate(Plan, document))
-        except DocumentError as error:
-            faults = [{"path": fault.path, "message": fault.message} for fault in error.faults]
-            self._say({"refused": sequence, "faults": faults})
         except ValueError as error:
-            self._say({"refused": sequence, "faults": [{"path": "", "message": str(error)}]})
-        else:
-            self._say({"staged": sequence})
+            faults = error.faults if isinstance(error, DocumentError) else [Fault("", str(error))]
+            return {"refused": sequence, "faults": [{"path": fault.path, "message": fault.message} for fault in faults]}
+        return {"staged": sequence}
 
     def _say(self, message: dict[str, Any]) -> None:
         self._writer.write(json.dumps(message).encode() + b"\n")

@@ -1,0 +1,92 @@
+"""Where plans come from without anybody asking: the last good one and the plan file at the start, then the file."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from proxy import succession
+from proxy.document import DocumentError
+from proxy.net.keeper import Keeper, Refused
+from proxy.net.planfile import POLL_S, PlanFile
+from proxy.net.statedir import StateDir
+from proxy.plan import Plan
+
+log = logging.getLogger("cohort.plan")
+
+RETRY_S = 1.0  # after a plan that was refused for no fault of its own: a full disk, workers that died
+SETTLE_POLLS = 10  # a file that never rests must not keep the proxy from its start
+_LAST_GOOD, _FILE = "the last good plan", "the plan file"
+
+
+class Feed:
+    """Offers plans to the keeper, one after the other.
+
+    Args:
+        file: None where plans come by the admin API alone.
+    """
+
+    def __init__(self, keeper: Keeper, state: StateDir, file: PlanFile | None) -> None:
+        self._keeper = keeper
+        self._state = state
+        self._file = file
+        self._start: list[tuple[Plan, str]] = []
+
+    async def read(self) -> None:
+        """Read what there is at the start.
+
+        Raises:
+            DocumentError: The plan file is bad, and there is no last good plan to serve instead.
+        """
+        stored = await asyncio.to_thread(self._state.read_plan)
+        offered = None
+        if self._file is not None:
+            for _ in range(SETTLE_POLLS):
+                if await asyncio.to_thread(self._file.is_settled, time.time()):
+                    break
+                await asyncio.sleep(POLL_S)
+            try:
+                plan = await asyncio.to_thread(self._file.read)
+            except DocumentError as error:
+                if stored is None:
+                    raise
+                self._reject(self._file, error)
+            else:
+                offered = (plan, self._file.modified_s) if plan else None
+        if offered is None and stored is None:
+            log.warning("no plan yet: not ready, clients get 503 until there is one")
+        plans = succession.at_start(stored, offered)
+        self._start = [(plan, _FILE if offered and plan is offered[0] else _LAST_GOOD) for plan in plans]
+
+    async def start(self) -> None:
+        """Put the newer plan in force; the other one where that is refused."""
+        for plan, origin in self._start:
+            in_force = self._keeper.in_force
+            if in_force is None or (origin is _FILE and plan.rollout.uid == in_force.plan.rollout.uid):
+                await self._offer(plan, origin)
+
+    async def follow(self) -> None:
+        """Offer the file's plan whenever it changes."""
+        while self._file is not None:
+            await asyncio.sleep(POLL_S)
+            if await asyncio.to_thread(self._file.has_changed):
+                try:
+                    plan = await asyncio.to_thread(self._file.read)
+                except DocumentError as error:
+                    self._reject(self._file, error)
+                else:
+                    if plan is not None and not await self._offer(plan, _FILE):
+                        await asyncio.sleep(RETRY_S)
+                        self._file.read_again()
+
+    async def _offer(self, plan: Plan, origin: str) -> bool:
+        """Offer one plan; returns whether there is no use in offering it again."""
+        try:
+            await self._keeper.adopt(plan, origin, is_durable=True)
+        except Refused as refused:
+            return not refused.may_recover
+        return True
+
+    def _reject(self, file: PlanFile, error: DocumentError) -> None:
+        self._keeper.reject("invalid", Refused(422, f"{file.path} is refused as a whole", error.faults))

@@ -1,0 +1,86 @@
+"""The supervisor's own HTTP servers, bounded so that nobody who may not ask can keep out those who may.
+
+aiohttp waits for a request head without end. Here a connection that has not shown within `STRANGER_S` that it may ask
+is closed, and there are at most `CONNECTIONS`: abort and probes must be heard while somebody hoards connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from weakref import WeakSet
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+CONNECTIONS = 128  # of one server; a controller needs one, Prometheus two
+STRANGER_S = 10.0  # Prometheus' default time-out of a scrape
+CLOSE_S = 2.0  # for answers under way at the end
+LINGER_S = 2.0  # for the rest of a request's body that nobody wants
+
+
+class Site:
+    """One application on its listening sockets.
+
+    Args:
+        app: Answers the requests.
+        sockets: Listening; closed by `close`.
+    """
+
+    def __init__(self, app: web.Application, sockets: Sequence[socket.socket]) -> None:
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            auto_decompress=False,  # nobody has to send us compressed bodies, and small ones may unfold to huge ones
+            lingering_time=LINGER_S,
+            shutdown_timeout=CLOSE_S,
+        )
+        app.on_response_prepare.append(_hide_versions)
+        self._sockets = sockets
+        self._known: WeakSet[asyncio.Transport] = WeakSet()
+        self._servers: list[asyncio.Server] = []
+
+    def admit(self, request: web.Request) -> None:
+        """Let the connection of this request stay for as long as it likes: whoever asks has shown that he may."""
+        if request.transport is not None:
+            self._known.add(request.transport)
+
+    async def open(self) -> None:
+        """Begin to answer."""
+        await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            if sock.family == socket.AF_UNIX:
+                self._servers.append(await loop.create_unix_server(self._connect, sock=sock))
+            else:
+                self._servers.append(await loop.create_server(self._connect, sock=sock))
+
+    async def close(self) -> None:
+        """Finish answers under way, then close every connection."""
+        for server in self._servers:
+            server.close()
+        await self._runner.cleanup()
+
+    def _connect(self) -> asyncio.Protocol:
+        server = self._runner.server
+        if server is None or len(server.connections) >= CONNECTIONS:
+            return _Full()
+        handler = server()
+        asyncio.get_running_loop().call_later(STRANGER_S, self._look, handler)
+        return handler
+
+    def _look(self, handler: RequestHandler) -> None:
+        if handler.transport is not None and handler.transport not in self._known:
+            handler.force_close()
+
+
+async def _hide_versions(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "cohort"
+
+
+class _Full(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

@@ -25,23 +25,30 @@ class Change:
         self.state = state
         self.now = now
         self.commands: list[Command] = []
+        self._content = content(state)
+        self._generation = state.generation
+        self._least = state.generation
 
     def set(self, **changes: Any) -> None:
-        """Change fields; where that changes what the plan contains, the plan gets the next generation."""
-        before = content(self.state)
+        """Change fields; where the plan then says something else than before, it has the next generation."""
         self.state = replace(self.state, **changes)
-        if content(self.state) != before:
-            self.publish(self.state.generation + 1)
+        is_new = content(self.state) != self._content
+        self.state = replace(self.state, generation=max(self._least, self._generation + is_new))
 
     def trial(self, **changes: Any) -> None:
         """Change fields of the trial."""
         assert self.state.trial is not None  # called only where there is one
         self.set(trial=replace(self.state.trial, **changes))
 
-    def publish(self, generation: int) -> None:
-        """Give the plan this number and have every proxy get it; only the last of several counts."""
-        self.state = replace(self.state, generation=generation)
-        self.commands = [c for c in self.commands if not isinstance(c, Publish)] + [Publish(generation)]
+    def outrank(self, generation: int) -> None:
+        """Give the plan a later number than this one."""
+        self._least = max(self._least, generation + 1)
+        self.set()
+
+    def finish(self) -> tuple[State, tuple[Command, ...]]:
+        """The new state and the commands; a plan with another number is published."""
+        published = [Publish(self.state.generation)] if self.state.generation != self._generation else []
+        return self.state, (*self.commands, *published)
 
     def latch(self, abort: Abort) -> None:
         """Have every proxy latched, before anything else."""

@@ -97,7 +97,7 @@ def parse_look(value: Any) -> Look:
         ValueError: It is not one.
     """
     try:
-        arms: Mapping[str, Any] = value["arms"]
+        arms = dict(value["arms"].items())
         return Look(
             boot=str(value["boot"]),
             now=float(value["now"]),

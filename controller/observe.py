@@ -14,8 +14,8 @@ def on_observed(change: Change, event: Observed) -> None:
     view, before = event.view, change.state.view(event.view.address)
     if before is None:
         return  # of settings that are gone
-    if before.answered and before.error and not view.is_current:
-        view = replace(view, error=before.error)  # it still refuses the plan
+    if not view.is_current:
+        view = replace(view, refusal=before.refusal)  # until it takes one
     _replace(change, view)
     if change.state.stage is Stage.EMPTY:
         return
@@ -38,7 +38,7 @@ def _outrank(change: Change, view: ProxyView) -> None:
         return
     if view.generation == state.generation and view.is_current:
         return
-    change.publish(view.generation + 1)
+    change.outrank(view.generation)
     message = f"{view.address} has generation {view.generation} of another hand: going on with {view.generation + 1}"
     change.tell("GenerationAhead", message, is_warning=True)
 
@@ -101,9 +101,12 @@ def on_unanswered(change: Change, event: Unanswered) -> None:
     view = change.state.view(event.address)
     if view is None:
         return
-    if event.refused and view.error != event.error:
+    if not event.refused:
+        _replace(change, replace(view, failed=True, error=event.error))
+        return
+    if view.refusal != event.error:
         change.tell("PlanRefused", f"{event.address}: {event.error}", is_warning=True)
-    _replace(change, replace(view, failed=True, error=event.error, answered=event.refused and view.answered))
+    _replace(change, replace(view, refusal=event.error))
 
 
 def on_latch_failed(change: Change, event: LatchFailed) -> None:

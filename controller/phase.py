@@ -39,7 +39,7 @@ def hold(state: State, now: float) -> Verdict | None:
     if lost := unreachable(state, now):
         names = "; ".join(f"{view.address}: {view.error or 'no answer'}" for view in lost)
         return Verdict(Decision.HOLD, "ProxyUnreachable", f"nothing advances until every proxy answers: {names}")
-    if refusing := [f"{view.address}: {view.error}" for view in state.views if view.answered and view.error]:
+    if refusing := [f"{view.address}: {view.refusal}" for view in state.views if view.refusal]:
         return Verdict(Decision.HOLD, "PlanRefused", "; ".join(refusing))
     if state.stage is Stage.STEPS and state.trial:
         return gate(state, state.trial) or _standstill(state.trial)

@@ -10,7 +10,7 @@ from controller.change import Change, abort, begin, enter, revision_of
 from controller.events import Measure, Measured, Record, Tick
 from controller.observe import meet_latch
 from controller.phase import gate, is_done
-from controller.state import ProxyView, Stage, State, Trial, unreachable
+from controller.state import Stage, State, Trial, unreachable
 
 MAX_TICK_S = 5.0  # a controller that was stopped for longer has watched nothing meanwhile: that time does not count
 
@@ -95,14 +95,10 @@ def _adopt_when_known(change: Change) -> None:
         split_key=state.offered_key,
         declared=state.document.revisions,
     )
-    change.publish(_first_generation(newest))
+    change.outrank(newest.generation if newest else 0)
     change.tell("Adopted", f"{stable.revision} is stable, {why}", is_warning=newest is not None)
     for view in views:
         meet_latch(change, view, None)
-
-
-def _first_generation(newest: ProxyView | None) -> int:
-    return newest.generation + 1 if newest else 1
 
 
 def on_tick(change: Change, _: Tick) -> None:

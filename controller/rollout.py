@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from controller.analysis import Verdict
 from controller.ask import Refused, on_asked
 from controller.change import Change
 from controller.declare import on_documented, on_keyed, on_missing
@@ -85,7 +84,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Kind, tuple[Phase, ...]]] = {
     P.PAUSED: {
         Documented: (P.HEALTHY, *_ON),
         Missing: (P.PAUSED,),
-        Keyed: (P.PAUSED, P.PROGRESSING),
+        Keyed: (P.PROGRESSING, P.PAUSED, P.HOLDING),
         Observed: (P.PAUSED, *_OFF),
         Unanswered: (P.PAUSED,),
         LatchFailed: (P.PAUSED,),
@@ -102,7 +101,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Kind, tuple[Phase, ...]]] = {
     P.HOLDING: {
         Documented: (P.HEALTHY, *_ON),
         Missing: (P.HOLDING,),
-        Keyed: (P.HOLDING, P.PROGRESSING),
+        Keyed: (P.PROGRESSING, P.HOLDING),
         Observed: (*_ON, *_OFF),
         Unanswered: (P.HOLDING,),
         LatchFailed: (P.HOLDING,),
@@ -119,7 +118,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Kind, tuple[Phase, ...]]] = {
     P.PROMOTING: {
         Documented: (P.HEALTHY, *_ON),
         Missing: (P.PROMOTING,),
-        Keyed: (P.PROMOTING, P.PROGRESSING),
+        Keyed: (P.PROGRESSING, P.HOLDING, P.PROMOTING),
         Observed: (P.PROMOTING, P.HEALTHY, *_ON, *_OFF),
         Unanswered: (P.PROMOTING,),
         LatchFailed: (P.PROMOTING,),
@@ -131,7 +130,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Kind, tuple[Phase, ...]]] = {
         Verb.ABORT: _OFF,
     },
     P.ABORTED: {
-        Documented: (P.HEALTHY, P.ABORTED, *_ON),
+        Documented: (P.PENDING, P.HEALTHY, P.ABORTED, *_ON),
         Missing: (P.ABORTED,),
         Keyed: (P.ABORTED,),
         Observed: (P.ABORTED,),
@@ -139,12 +138,12 @@ TRANSITIONS: Mapping[Phase, Mapping[Kind, tuple[Phase, ...]]] = {
         LatchFailed: (P.DEGRADED,),
         Tick: (P.ABORTED,),
         Measured: (P.ABORTED,),
-        Verb.START: _ON,
+        Verb.START: (P.PENDING, *_ON),
         Verb.ABORT: (P.ABORTED,),
-        Verb.RETRY: _ON,
+        Verb.RETRY: (P.PENDING, *_ON),
     },
     P.DEGRADED: {
-        Documented: (P.HEALTHY, P.DEGRADED, *_ON),
+        Documented: (P.PENDING, P.HEALTHY, P.DEGRADED, *_ON),
         Missing: (P.DEGRADED,),
         Keyed: (P.DEGRADED,),
         Observed: (P.ABORTED, P.DEGRADED),
@@ -152,9 +151,9 @@ TRANSITIONS: Mapping[Phase, Mapping[Kind, tuple[Phase, ...]]] = {
         LatchFailed: (P.DEGRADED,),
         Tick: (P.DEGRADED,),
         Measured: (P.DEGRADED,),
-        Verb.START: _ON,
+        Verb.START: (P.PENDING, *_ON),
         Verb.ABORT: (P.DEGRADED,),
-        Verb.RETRY: _ON,
+        Verb.RETRY: (P.PENDING, *_ON),
     },
 }
 
@@ -192,11 +191,10 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Command, 
     change = Change(state, now)
     if kind(event) not in TRANSITIONS[phase(state, now)]:
         raise Refused(_REFUSALS[phase(state, now)])
-    before = hold(state, now)
     _HANDLERS[type(event)](change, event)
     advance(change)
-    _tell_hold(change, before)
-    return change.state, tuple(change.commands)
+    _tell_hold(change)
+    return change.finish()
 
 
 def refused(state: State, asked: Asked, reason: str) -> tuple[State, tuple[Command, ...]]:
@@ -205,16 +203,18 @@ def refused(state: State, asked: Asked, reason: str) -> tuple[State, tuple[Comma
     return acted(state, Action(asked.uid, asked.verb, "Refused", asked.by, reason)), (told,)
 
 
-def _tell_hold(change: Change, before: Verdict | None) -> None:
-    """Tell that something holds the rollout, or no longer does."""
-    after = hold(change.state, change.now)
-    is_same = after is not None and before is not None and after.reason == before.reason
-    if is_same or change.state.stage in (Stage.EMPTY, Stage.IDLE, Stage.ABORTED):
+def _tell_hold(change: Change) -> None:
+    """Tell, once, that something holds the rollout, and when it no longer does."""
+    state = change.state
+    found = hold(state, change.now) if state.stage not in (Stage.EMPTY, Stage.IDLE, Stage.ABORTED) else None
+    reason = found.reason if found else ""
+    if reason == state.held:
         return
-    if after:
-        change.tell("Holding", f"{after.reason}: {after.message}", is_warning=True)
-    elif before:
-        change.tell("HoldEnded", f"{before.reason} is over")
+    if found:
+        change.tell("Holding", f"{reason}: {found.message}", is_warning=True)
+    else:
+        change.tell("HoldEnded", f"{state.held} is over")
+    change.set(held=reason)
 
 
 _HANDLERS: Mapping[type[Event], Callable[[Change, Any], None]] = {

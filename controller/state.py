@@ -129,7 +129,9 @@ class ProxyView:
 
     Attributes:
         seen: When it last answered, in monotonic seconds; before it ever did, when it was first asked.
-        error: Why it does not answer, or why it refuses the plan; empty: all is well.
+        answered: Whether it ever did; ``failed`` whether it ever did not.
+        error: Why it did not answer, when last asked; empty: it did.
+        refusal: Why it would not take a plan; empty: it took the last one.
         is_current: Whether its plan is the very one of ``generation`` that this controller made.
         served: What its plan calls stable; asked for only while nothing is known.
     """
@@ -139,6 +141,7 @@ class ProxyView:
     answered: bool = False
     failed: bool = False
     error: str = ""
+    refusal: str = ""
     uid: str = ""
     generation: int = 0
     is_current: bool = False
@@ -165,6 +168,7 @@ class State:
         latches: Ids of the latches that stand; ``lifts``: of those that plans end.
         is_established: Whether every proxy has ever had a plan of ours.
         lost: Addresses that are known not to answer; not stored, like all that follows.
+        held: In one word, what is known to hold the rollout.
     """
 
     uid: str
@@ -192,6 +196,7 @@ class State:
 
     views: tuple[ProxyView, ...] = ()
     lost: tuple[str, ...] = ()
+    held: str = ""
     anchor: float | None = None
     offered_key: str = ""
     is_document_missing: bool = False
@@ -212,7 +217,7 @@ class State:
         return next((view for view in self.views if view.address == address), None)
 
 
-VOLATILE = ("views", "lost", "anchor", "offered_key", "is_document_missing")
+VOLATILE = ("views", "lost", "held", "anchor", "offered_key", "is_document_missing")
 _ADAPTER = TypeAdapter(State)
 
 

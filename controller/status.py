@@ -249,7 +249,8 @@ def _programmed(state: State, now: float) -> Condition:
         return Condition("Programmed", False, "Pending", "no proxy has answered yet")
     waiting = [view for view in state.views if not (view.is_current and view.generation == state.generation)]
     if waiting:
-        names = "; ".join(view.address + (f": {view.error}" if view.error else "") for view in waiting)
+        whys = [view.refusal or view.error for view in waiting]
+        names = "; ".join(v.address + (f": {why}" if why else "") for v, why in zip(waiting, whys, strict=True))
         return Condition("Programmed", False, "Pending", f"plan {state.generation} has not reached {names}")
     return Condition("Programmed", True, "Acknowledged", f"every proxy serves plan {state.generation}")
 

@@ -29,6 +29,7 @@ from controller.phase import phase
 from controller.spec import AnalysisTemplate, CanaryRollout, TemplateSpec, Version, template_metrics
 from controller.state import Latch, Phase, ProxyView, Stage
 from proxy.document import validate
+from proxy.plan import Plan
 from tests.support.fake_proxy import FakeProxy
 
 SECRETS = {planner.key_id(b"s" * 32): b"s" * 32}
@@ -83,6 +84,10 @@ def version(revision: str, port: int) -> Version:
     return Version(addresses=(f"127.0.0.1:{port}",), revision=revision)
 
 
+def _standing(latch: dict[str, Any]) -> Latch:
+    return Latch(latch["id"], latch["revision"], latch["by"], latch.get("reason", ""))
+
+
 class World:
     """One rollout, its store, and its proxies.
 
@@ -100,11 +105,12 @@ class World:
         self.proxies = {f"unix:{i}": FakeProxy() for i in range(proxies)}
         self.told: list[str] = []
         self.messages: list[str] = []
-        self.latched_before_store: list[bool] = []
         self.readings: dict[str, Reading] = {}
         self.kill_after: Callable[[], bool] = lambda: False
         self.stored = ""
         self.since_poll = 9.0
+        self.tick_s = TICK_S
+        self._plan: Plan | None = None
         self.state = state.new(self.doc, self.templates)
         self.boot()
 
@@ -119,6 +125,13 @@ class World:
     @property
     def proxy(self) -> FakeProxy:
         return self.proxies["unix:0"]
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan in force; a generation stands for one."""
+        if self._plan is None or self._plan.generation != self.state.generation:
+            self._plan = planner.plan(self.state, SECRETS)
+        return self._plan
 
     @property
     def weights(self) -> list[int]:
@@ -194,7 +207,7 @@ class World:
 
     def view(self, name: str) -> ProxyView:
         proxy = self.proxies[name]
-        plan = planner.plan(self.state, SECRETS) if self.state.stable else None
+        plan = self.plan
         shown = proxy.plan
         served = None
         if shown and self.state.stage is Stage.EMPTY:
@@ -207,7 +220,7 @@ class World:
             uid=shown.rollout.uid if shown else "",
             generation=shown.generation if shown else 0,
             is_current=bool(plan and shown and shown.etag == plan.etag),
-            latch=Latch(proxy.latch["id"], proxy.latch["revision"], proxy.latch["by"]) if proxy.latch else None,
+            latch=_standing(proxy.latch) if proxy.latch else None,
             served=served,
         )
 
@@ -217,7 +230,7 @@ class World:
             self.feed(Unanswered(name, "connection refused"))
             return
         self.feed(Observed(self.view(name)))
-        plan = planner.plan(self.state, SECRETS)
+        plan = self.plan
         if plan and (proxy.plan is None or proxy.plan.etag != plan.etag):
             status, _ = proxy.put(plan, "*")
             if status == 422:
@@ -227,9 +240,9 @@ class World:
 
     def run(self, seconds: float) -> World:
         """Time passes: a tick each 0.2 s, a poll each second."""
-        for _ in range(round(seconds / TICK_S)):
-            self.now += TICK_S
-            self.since_poll += TICK_S
+        for _ in range(round(seconds / self.tick_s)):
+            self.now += self.tick_s
+            self.since_poll += self.tick_s
             if self.since_poll >= 0.99:
                 self.since_poll = 0.0
                 for name in self.proxies:

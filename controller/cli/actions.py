@@ -14,6 +14,7 @@ from controller.cli.options import PERCENT, Function, Target, asks, name_argumen
 if TYPE_CHECKING:
     from controller.cli.client import Client
 
+MAX_REASON = 1024  # what the API takes: an abort is not refused for a long story
 KILL_SWITCH = (
     "The proxies take an abort without the controller too: POST /abort to the admin API of each"
     " (admin.listen of its settings)."
@@ -29,16 +30,21 @@ def steers(function: Function) -> Function:
 @click.command()
 @name_argument
 @click.option("--revision", required=True, help="The revision to try, as it is to appear in headers and metrics.")
-@click.option("--addresses", required=True, metavar="HOST:PORT,...", help="Where it listens.")
+@click.option(
+    "--addresses",
+    metavar="IP:PORT,...",
+    help="Where it listens.  [default: as the document says, if it has this revision]",
+)
 @steers
-def start(revision: str, addresses: str, **common: Any) -> None:
+def start(revision: str, addresses: str | None, **common: Any) -> None:
     """Start the rollout NAME of a new revision. One that is under way ends: everyone goes back to stable first.
 
     \b
     Example:
       cohort start checkout --revision v2 --addresses 127.0.0.1:9002,127.0.0.1:9003
     """
-    _send("Start", **common, revision=revision, addresses=_addresses(addresses))
+    place = {} if addresses is None else {"addresses": _addresses(addresses)}
+    _send("Start", **common | place, revision=revision)
 
 
 @click.command()
@@ -75,7 +81,7 @@ def abort(reason: str | None, **common: Any) -> None:
 
     The abort stands, through restarts too, until 'cohort retry' or a new revision.
     """
-    why = {"reason": reason} if reason else {}
+    why = {"reason": reason[:MAX_REASON]} if reason else {}
     try:
         _send("Abort", **common | why)
     except (NotReachable, TimedOut) as failure:
@@ -126,9 +132,7 @@ def _send(verb: str, target: Target, by: str | None, output: str, client: Client
 def _addresses(text: str) -> list[str]:
     addresses = [part.strip() for part in text.split(",")]
     if not all(addresses):
-        raise click.UsageError(
-            f"expected --addresses as HOST:PORT,HOST:PORT, got {text!r}", click.get_current_context()
-        )
+        raise click.UsageError(f"expected --addresses as IP:PORT,IP:PORT, got {text!r}", click.get_current_context())
     return addresses
 
 

@@ -83,7 +83,7 @@ class Client:
         return self._ask("GET", _path(namespace, name), query, wait_s=wait_s)
 
     def events(self, namespace: str, name: str, after: int) -> list[Json]:
-        """Its events with a number above ``after``, oldest first."""
+        """Its events with a number above ``after``, oldest first; of very many only a part."""
         return self._items(self._ask("GET", _path(namespace, name, "events"), {"after": str(after)}))
 
     def act(self, namespace: str, name: str, action: Json) -> Json:
@@ -220,11 +220,11 @@ def _path(namespace: str, name: str, *more: str) -> str:
 def _refuse(status: int, value: Any) -> None:
     """Raise what a status that the API knows means."""
     reason = _reason(value)
-    if status in (401, 403):
-        raise Refused(f"the controller asks for its token: {reason or status}. Give it by --token-file.")
+    if status == 401:
+        raise Refused(f"the controller wants its token: {reason or status}. Give it by --token-file.")
     if status == 404 and reason:
         raise WrongUse(f"{reason}. 'cohort get -A' lists what there is.")
-    if status == 409 and reason:
+    if status in (403, 409, 429) and reason:
         raise Refused(reason)
     if status in (400, 413, 415, 422) and reason:
         raise WrongUse(reason)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from controller.cli import output as out
-from controller.cli.exits import TimedOut
+from controller.cli.exits import NotReachable, TimedOut
 from controller.cli.options import Target, asks, name_argument, output_option, targeted
 from controller.cli.watch import is_over, patiently
 
@@ -37,7 +37,7 @@ def command(target: Target, watch: bool, output: str, client: Client) -> None:
     if watch:
         _follow(client, namespace, name, output)
         return
-    items = client.events(namespace, name, 0)
+    items = _all(client, namespace, name)
     if output in ("json", "yaml"):
         out.emit({"items": items}, output)
     elif items:
@@ -45,6 +45,21 @@ def command(target: Target, watch: bool, output: str, client: Client) -> None:
             click.echo(line)
     else:
         click.echo("Nothing has happened yet.", err=True)
+
+
+def _all(client: Client, namespace: str, name: str) -> list[out.Json]:
+    items = part = client.events(namespace, name, 0)
+    while part:
+        part = client.events(namespace, name, _number(part[-1]))
+        items = items + part
+    return items
+
+
+def _number(item: out.Json) -> int:
+    seq = item.get("seq")
+    if isinstance(seq, int):
+        return seq
+    raise NotReachable(f"expected events with a number in seq, got {seq!r}. Check --server.")
 
 
 def _follow(client: Client, namespace: str, name: str, output: str) -> None:
@@ -55,8 +70,7 @@ def _follow(client: Client, namespace: str, name: str, output: str) -> None:
 
     while True:
         for item in patiently(client, new, lambda: _late(client)):
-            seq = item.get("seq")
-            seen = max(seen, seq if isinstance(seq, int) else 0)
+            seen = _number(item)
             if output in ("json", "yaml"):
                 out.emit(item, output, compact=True)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ Json = dict[str, Any]
 
 _LABEL = 11  # the longest label below, and a space
 _CONDITIONS = ("TYPE", "STATUS", "REASON", "MESSAGE")
+_MARKS = (("done", "green"), ("now", "cyan"), ("next", None), ("", None))
 _ACTIONS = ("ACTION", "RESULT", "BY", "MESSAGE")
 
 
@@ -132,21 +134,22 @@ def _steps(rollout: Json, status: Json) -> list[str]:
     now = _step_index(status)
     lines = []
     for number, item in enumerate(steps):
-        mark, colour = ("done", "green") if number < now else ("now", "cyan") if number == now else ("next", None)
+        mark, colour = _MARKS[-1 if now is None else (number >= now) + (number > now)]
         lines.append(f"{click.style(f'{mark:<4}', fg=colour)}  {number + 1:>2}  {step_text(item)}")
     return lines
 
 
-def _step_index(status: Json) -> int:
-    """How many steps are done, which is the index of the current one as Argo counts; -1: none is under way."""
+def _step_index(status: Json) -> int | None:
+    """How many steps are done, which is the index of the current one as Argo counts; None: no trial is under way."""
     index = out.at(status, "step", "index")
-    return index if isinstance(index, int) else -1
+    return index if isinstance(index, int) else None
 
 
 def _current_step(rollout: Json, status: Json) -> str:
     steps = out.at(rollout, "spec", "strategy", "canary", "steps")
     index = _step_index(status)
-    return step_text(steps[index]) if isinstance(steps, list) and 0 <= index < len(steps) else ""
+    is_at_one = isinstance(steps, list) and index is not None and 0 <= index < len(steps)
+    return step_text(steps[index]) if is_at_one else ""
 
 
 def step_text(item: object) -> str:
@@ -156,7 +159,9 @@ def step_text(item: object) -> str:
         return out.plain(item)
     verb, value = pairs[0]
     detail = value
-    if verb == "pause":
+    if verb == "setWeight":
+        detail = re.sub(r"(\.\d*?)0+$", r"\1", str(value)).rstrip(".")
+    elif verb == "pause":
         detail = out.at(value, "duration") or "until promoted"
     elif verb == "analysis":
         detail = ", ".join(str(out.at(template, "templateName")) for template in out.at(value, "templates") or [])

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 def command(target: Target, key: str, output: str, client: Client) -> None:
     """Tell which version the user has who sends this key to the rollout NAME, and why.
 
-    SOURCE is one of the rollout's users, spelt header:NAME, cookie:NAME, jwt:CLAIM, clientAddress or mint. What a
-    route would decide depends on the request, so only the abort and the split are told.
+    SOURCE is one of the rollout's users, spelt header:NAME, cookie:NAME, jwt:CLAIM, clientAddress or mint (whose VALUE
+    is the key itself, 32 hexadecimal digits). What a route would decide depends on the request, so only the abort and
+    the split are told.
 
     \b
     Examples:

@@ -5,7 +5,6 @@ It follows a line ``<!-- commands -->`` to the end of the page.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,18 +26,9 @@ def render(page: str) -> str:
 def sections() -> Iterator[str]:
     """A heading and the help of each command, in the order of the overview, groups before what is in them."""
     context = click.Context(cohort, info_name="cohort", terminal_width=WIDTH, **cohort.context_settings)
-    for name, command in commands().items():
-        for path, text in helps(context, name, command):
-            yield f"\n### {path}\n\n```text\n{text}\n```\n"
-
-
-def commands() -> dict[str, click.Command]:
-    """Every command that is installed here, by name."""
-    found = {}
     for name, entry in COMMANDS.items():
-        with contextlib.suppress(click.ClickException):
-            found[name] = load(name, entry)
-    return found
+        for path, text in helps(context, name, load(name, entry)):
+            yield f"\n### {path}\n\n```text\n{text}\n```\n"
 
 
 def helps(parent: click.Context, name: str, command: click.Command) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from tests.docs.cli import PAGE, commands, render
+from controller.cli.root import COMMANDS
+from tests.docs.cli import PAGE, render
 
 TEXT = PAGE.read_text()
 
@@ -12,4 +13,4 @@ def test_the_page_is_what_the_commands_say() -> None:
 
 def test_every_command_is_on_the_page() -> None:
     """The generated part follows the table of commands."""
-    assert all(f"\n### cohort {name}\n" in TEXT for name in commands())
+    assert all(f"\n### cohort {name}\n" in TEXT for name in COMMANDS)

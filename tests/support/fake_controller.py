@@ -11,7 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from controller.messages import ActionRequest, PreviewRequest
+from proxy.document import DocumentError, validate
+
 Json = dict[str, Any]
+
+HEADER = {"headerName": "X-Canary-QA", "headerValue": {"exact": "true"}}
 
 
 def rollout(name: str = "checkout", namespace: str = "shop", **status: Any) -> Json:
@@ -25,7 +30,7 @@ def rollout(name: str = "checkout", namespace: str = "shop", **status: Any) -> J
             "strategy": {
                 "canary": {
                     "steps": [
-                        {"setHeaderRoute": {"name": "qa", "match": []}},
+                        {"setHeaderRoute": {"name": "qa", "match": [HEADER]}},
                         {"setWeight": "5.00"},
                         {"pause": {"duration": "10m"}},
                         {"analysis": {"templates": [{"templateName": "success-rate"}]}},
@@ -35,13 +40,23 @@ def rollout(name: str = "checkout", namespace: str = "shop", **status: Any) -> J
             },
         },
         "status": {
+            "observedGeneration": 1,
             "resourceVersion": 7,
             "phase": "Progressing",
             "revision": {"stable": "v1", "canary": "v2"},
             "step": {"index": 2, "total": 5, "elapsed": "4m10s"},
             "weight": {"programmed": "5.00", "measured": "4.93", "low": "4.71", "high": "5.16"},
             "plan": {"generation": 42, "digest": "9c1e", "replicas": 3, "current": 2, "pending": ["unix:b.sock"]},
-            "conditions": [{"type": "Ready", "status": "True", "reason": "Serving", "message": ""}],
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "True",
+                    "reason": "Serving",
+                    "message": "",
+                    "observedGeneration": 1,
+                    "lastTransitionTime": "2026-11-21T04:02:54Z",
+                }
+            ],
             **status,
         },
     }
@@ -115,11 +130,26 @@ class FakeController:
                 "generation": 42,
                 "weight": "5.00",
             }
-        if (method, what) == ("POST", "preview"):
+        model = {"preview": PreviewRequest, "actions": ActionRequest}.get(what)
+        if method != "POST" or model is None or body is None:
+            return 405, {"error": f"{method} is not for {what}"}
+        try:
+            validate(model, body)
+        except DocumentError as error:
+            return 422, {"error": str(error), "faults": [{"path": f.path, "message": f.message} for f in error.faults]}
+        if what == "preview":
             return 200, {"token": "t0k", "path": "/.cohort/preview?token=t0k"}
-        if (method, what) == ("POST", "actions") and body is not None:
-            return 200, {"result": "Done", "message": f"{body['verb']} is done"}
-        return 405, {"error": f"{method} is not for {what}"}
+        self.happened.append(
+            {
+                "seq": len(self.happened) + 1,
+                "at": "2026-11-21T04:02:54Z",
+                "type": "Normal",
+                "reason": body["verb"],
+                "message": f"by {body['by']}",
+            }
+        )
+        self.change(*key)
+        return 200, {"result": "Done", "message": f"{body['verb']} is done"}
 
     def _wait(self, key: tuple[str, str], query: dict[str, str]) -> Json:
         with self.changed:

@@ -24,6 +24,7 @@ from tests.support.fake_controller import FakeController
         ("retry", {"verb": "Retry"}),
         ("set weight checkout 25", {"verb": "SetWeight", "weight": "25"}),
         ("set weight 0.25", {"verb": "SetWeight", "weight": "0.25"}),
+        ("start --revision v2", {"verb": "Start", "revision": "v2"}),
         (
             "start checkout --revision v2 --addresses 127.0.0.1:9002,[::1]:9003",
             {"verb": "Start", "revision": "v2", "addresses": ["127.0.0.1:9002", "[::1]:9003"]},
@@ -68,7 +69,7 @@ def test_a_refusal_is_told_with_its_reason(controller: FakeController, run: Run)
         "set weight",
         "set weight shop checkout 25",
         "set speed 25",
-        "start checkout --revision v2",
+        "start checkout --addresses 127.0.0.1:9002",
         "start checkout --revision v2 --addresses 127.0.0.1:9002,",
         "promote checkout --timeout 5",
         "promote checkout --timeout 0s",
@@ -82,6 +83,12 @@ def test_wrong_use_is_refused_before_anybody_is_asked(controller: FakeController
     assert (result.code, result.out) == (2, "")
     assert "Error: " in result.err
     assert controller.asked == []
+
+
+def test_an_abort_is_not_refused_for_a_long_reason(controller: FakeController, run: Run) -> None:
+    """An abort outranks everything; the API takes 1,024 characters."""
+    assert run("abort", "--reason", "x" * 5000).code == 0
+    assert controller.posted[0]["reason"] == "x" * 1024
 
 
 def test_an_abort_that_finds_no_controller_names_the_other_way(controller: FakeController, run: Run) -> None:

@@ -24,7 +24,8 @@ JSON = b"Content-Type: application/json\r\n"
     ("status", "body", "error", "text"),
     [
         (401, {"error": "no token"}, Refused, "Give it by --token-file"),
-        (403, {"error": "wrong token"}, Refused, "wrong token"),
+        (403, {"error": "host 'x' is not this controller's"}, Refused, "^host 'x' is not this controller's$"),
+        (429, {"error": "too many requests"}, Refused, "^too many requests$"),
         (404, {"error": "there is no rollout a/b"}, WrongUse, "there is no rollout a/b. 'cohort get -A' lists"),
         (404, {"detail": "nginx"}, NotReachable, "expected an answer of a cohort controller"),
         (409, {"error": "no revision is on trial"}, Refused, "^no revision is on trial$"),

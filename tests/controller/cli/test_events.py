@@ -28,6 +28,20 @@ def test_json_carries_the_events_as_they_are(controller: FakeController, run: Ru
     assert json.loads(run("events", "checkout", "-o", "json").out) == {"items": controller.happened}
 
 
+def test_very_many_are_asked_for_in_parts(controller: FakeController, run: Run) -> None:
+    """The API gives so many at a time."""
+    first, second = event(1, "RolloutStarted"), event(9, "Aborted")
+    controller.script.extend([(200, {"items": [first]}), (200, {"items": [second]}), (200, {"items": []})])
+    assert json.loads(run("events", "checkout", "-n", "shop", "-o", "json").out) == {"items": [first, second]}
+    assert [target.split("after=")[1] for _, target in controller.asked] == ["0", "1", "9"]
+
+
+def test_events_without_a_number_are_no_controller_s(controller: FakeController, run: Run) -> None:
+    """They could not be followed."""
+    controller.script.append((200, {"items": [{"seq": "x"}]}))
+    assert run("events", "checkout", "-n", "shop").code == 3
+
+
 def test_none_yet_is_said_on_standard_error(run: Run) -> None:
     """Nothing on standard output, which a program may read."""
     result = run("events")

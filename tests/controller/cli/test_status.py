@@ -37,7 +37,7 @@ def test_shows_where_the_rollout_stands(run: Run) -> None:
         "\n"
         "Steps:\n"
         "  done   1  setHeaderRoute qa\n"
-        "  done   2  setWeight 5.00\n"
+        "  done   2  setWeight 5\n"
         "  now    3  pause 10m\n"
         "  next   4  analysis success-rate\n"
         "  next   5  pause until promoted\n"
@@ -62,6 +62,14 @@ def test_shows_the_verdict_with_its_need_and_the_abort(controller: FakeControlle
     out = run("status", "checkout").out
     assert "Verdict:   Hold (NotEnoughData): success-rate has 40 requests; still needs 210 requests, 3 users\n" in out
     assert "Abort:     Requested by anna of revision v2 id 1b7e\n" in out
+
+
+def test_without_a_trial_no_step_is_marked(controller: FakeController, run: Run) -> None:
+    """The steps are those of the next revision then; none of them is done or next."""
+    del controller.items["shop", "checkout"]["status"]["step"]
+    out = run("status", "checkout").out
+    assert "Step:" not in out
+    assert "         2  setWeight 5\n" in out
 
 
 def test_wide_adds_the_digest_and_the_actions(controller: FakeController, run: Run) -> None:
@@ -147,6 +155,8 @@ def test_watch_of_a_rollout_that_is_removed_ends(controller: FakeController, run
     ("step", "text"),
     [
         ({"setWeight": 25}, "setWeight 25"),
+        ({"setWeight": "100.00"}, "setWeight 100"),
+        ({"setWeight": "12.50"}, "setWeight 12.5"),
         ({"setWeight": "0.25", "pause": None}, "setWeight 0.25"),
         ({"setWeight": None, "pause": {"duration": None}}, "pause until promoted"),
         ({"pause": {"duration": "10m"}}, "pause 10m"),

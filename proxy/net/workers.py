@@ -148,6 +148,7 @@ class Slot:
     heart: Heart | None = None
     restarts: int = 0
     said_hello: bool = False
+    is_starting: bool = True
     has_served: bool = False
 
 
@@ -182,7 +183,7 @@ class Workers:
         self._running = RunningTime(now())
         self._level: str | None = None
         self._may_serve = asyncio.Event()
-        self._some_live = asyncio.Event()
+        self._changed = asyncio.Event()  # some worker has come up or gone
         self._woken = asyncio.Event()
 
     # --- what the rest of the supervisor asks and says
@@ -209,9 +210,7 @@ class Workers:
             StageError: A worker refuses it; or none is up, or all that were asked have ended: a plan that kills
                 workers must not be kept.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STAGE_S):
-                await self._some_live.wait()
+        await self._until_up()
         results = await asyncio.gather(
             *(worker.stage(sequence, document) for worker in self.live), return_exceptions=True
         )
@@ -220,6 +219,14 @@ class Workers:
                 raise result
         if not any(result is None for result in results):
             raise StageError("no worker lived to acknowledge the plan; try again")
+
+    async def _until_up(self) -> None:
+        """Wait, but not for ever, until no worker is just starting and there is one; one in back-off is not awaited."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STAGE_S):
+                while not self.live or any(slot.is_starting for slot in self.slots):
+                    self._changed.clear()
+                    await self._changed.wait()
 
     def serve(self) -> None:
         """From now on workers may take clients, each as soon as it has staged the plan in force."""
@@ -250,6 +257,8 @@ class Workers:
                 end = _manner(await self._live(slot, keeper))
             except OSError as error:
                 end = f"it could not be started: {error}"
+                slot.is_starting = False
+                self._changed.set()
             if self.is_draining:
                 return
             early_deaths = 1 if self._running.seconds - began > LONG_LIFE_S else early_deaths + 1
@@ -262,6 +271,7 @@ class Workers:
 
     async def _live(self, slot: Slot, keeper: Keeper) -> int:
         """One worker's life; returns its exit status."""
+        slot.is_starting = True
         slot.heart = Heart(self._words.heartbeat(slot.number), self._running.seconds)
         slot.worker = worker = await self._spawn(slot)
         try:
@@ -271,9 +281,8 @@ class Workers:
                 raising.cancel()
         finally:
             slot.worker = slot.heart = None
-            slot.said_hello = False
-            if not self.live:
-                self._some_live.clear()
+            slot.said_hello = slot.is_starting = False
+            self._changed.set()
             await worker.close()
             clear_gauges(region(self._memory, slot.number))  # its connections have died with it
         return status
@@ -284,8 +293,8 @@ class Workers:
             await worker.answer("hello")
             if self._level:
                 worker.send(json.dumps({"logLevel": self._level}))
-            slot.said_hello = True
-            self._some_live.set()
+            slot.said_hello, slot.is_starting = True, False
+            self._changed.set()
             await self._may_serve.wait()
             async with keeper.staging:  # no flip can come between
                 current = keeper.in_force

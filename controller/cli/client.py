@@ -11,6 +11,7 @@ import json
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -188,14 +189,14 @@ class Client:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class _Address:
     """Where a controller is, taken from its URL."""
 
-    def __init__(self, tls: bool, host: str, port: int, prefix: str) -> None:
-        self.tls = tls
-        self.host = host
-        self.port = port
-        self.prefix = prefix
+    tls: bool
+    host: str
+    port: int
+    prefix: str
 
 
 def _address(server: str) -> _Address:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from controller.messages import ActionRequest, PreviewRequest
-from proxy.document import DocumentError, validate
+from proxy.document import Document, DocumentError, validate
 
 Json = dict[str, Any]
 
@@ -130,7 +130,8 @@ class FakeController:
                 "generation": 42,
                 "weight": "5.00",
             }
-        model = {"preview": PreviewRequest, "actions": ActionRequest}.get(what)
+        models: dict[str, type[Document]] = {"preview": PreviewRequest, "actions": ActionRequest}
+        model = models.get(what)
         if method != "POST" or model is None or body is None:
             return 405, {"error": f"{method} is not for {what}"}
         try:

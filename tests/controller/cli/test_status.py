@@ -177,7 +177,7 @@ def test_a_status_of_any_shape_is_shown(controller: FakeController, run: Run, va
     """A controller of another version may say more, less or other things: never a traceback."""
     document = rollout()
     for part in document["status"]:
-        controller.items["shop", "checkout"] = rollout(**{part: value, "verdict": value, "abort": value})
+        controller.items["shop", "checkout"] = rollout(**dict[str, Any]({part: value, "abort": value}))
         for line in ("status checkout -n shop -o wide", "get checkout -n shop -o wide"):
             assert run(*line.split()).code == 0
     for part in ("spec", "status", "metadata"):

@@ -30,6 +30,7 @@ REQUESTS_A_SECOND = 400  # of all users together, however many there are: two sh
 STEPS_PERCENT = (5, 25, 50, 100)
 MAX_ERROR_SHARE = "0.02"
 MINIMUM_REQUESTS = 150
+MEASURE_EVERY_S, MEASUREMENTS = 5, 5  # 20 s a step: the proxies' count of users begins with its next ten seconds
 LOOK_S = 2  # between two looks in the background: a version that turns bad is gone within seconds
 API_VERSION = "cohort.dev/v1alpha1"
 
@@ -133,7 +134,9 @@ def write(folder: Path, ports: Ports, workers: int, stable_port: int) -> None:
     documents = {
         folder / "proxy.yaml": proxy_settings(ports, workers),
         folder / "controller.yaml": controller_settings(ports),
-        rollouts / "few-errors.yaml": analysis_template("few-errors", interval="4s", count=4),
+        rollouts / "few-errors.yaml": analysis_template(
+            "few-errors", interval=f"{MEASURE_EVERY_S}s", count=MEASUREMENTS
+        ),
         rollouts / "errors-watch.yaml": analysis_template("errors-watch", interval=f"{LOOK_S}s"),
         rollouts / "shop.yaml": rollout(stable_port),
     }

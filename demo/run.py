@@ -15,7 +15,7 @@ from demo.console import Refused
 from demo.processes import ChildError
 from demo.stack import Stack, Wish, running
 
-SETTLE_S = 4.0  # users still ask for so long after the end: what they see then is judged too
+SETTLE_S = 6.0  # users still ask for so long after the end: what they see then is judged too
 CROWD_S = 60.0  # for all users to be there
 REDRAW_S = 2.0  # between two lines of a timeline whose figures alone have changed
 
@@ -60,9 +60,7 @@ async def _play(stack: Stack, users: int, limit_s: float) -> str:
     await _crowd_is_there(stack, users)
     trial = stack.console.canary().version
     click.echo(f"\n{users} users are there: {await stack.console.start()}\n\n{timeline.HEADER}")
-    ended = await _follow(stack, trial, limit_s)
-    await asyncio.sleep(SETTLE_S)
-    return ended
+    return await _follow(stack, trial, limit_s)
 
 
 def _tell_addresses(stack: Stack) -> None:
@@ -114,17 +112,23 @@ async def _follow(stack: Stack, trial: str, limit_s: float) -> str:
     began = told = time.monotonic()
     last: tuple[str, ...] = ()
     while True:
-        now = timeline.moment(stack.steering.document)
+        now = _now(stack)
         ended = timeline.ending(now, trial)
         key = (now.phase, now.step, now.programmed, now.abort)
         if key != last or time.monotonic() - told >= REDRAW_S or ended:
             last, told = key, time.monotonic()
             click.echo(timeline.line(time.monotonic() - began, now, stack.console.board.versions()))
         if ended:
+            await asyncio.sleep(SETTLE_S)
+            click.echo(timeline.line(time.monotonic() - began, _now(stack), stack.console.board.versions()))
             return ended
         if time.monotonic() - began > limit_s:
             return f"still {now.phase} after {limit_s:g} s"
         await stack.steering.change(0.5)
+
+
+def _now(stack: Stack) -> timeline.Moment:
+    return timeline.moment(stack.steering.document)
 
 
 async def _crowd_is_there(stack: Stack, users: int) -> None:

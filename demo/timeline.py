@@ -47,9 +47,9 @@ def moment(document: Mapping[str, Any]) -> Moment:
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:
-    words = [str(verdict.get(name) or "") for name in ("decision", "reason", "message")]
-    need = [f"{amount} more {unit}" for unit, amount in (verdict.get("need") or {}).items() if amount]
-    return ", ".join([" ".join(word for word in words if word), *need]).strip()
+    decision, reason, message = (str(verdict.get(name) or "") for name in ("decision", "reason", "message"))
+    need = " and ".join(f"{n} more {unit}" for unit, n in (verdict.get("need") or {}).items() if n)
+    return f"{decision} {reason}".strip() + (f": {detail}" if (detail := f"needs {need}" if need else message) else "")
 
 
 def ending(now: Moment, trial: str) -> str | None:
@@ -63,14 +63,21 @@ def ending(now: Moment, trial: str) -> str | None:
 
 
 def line(seconds: float, now: Moment, versions: Mapping[str, Mapping[str, Any]]) -> str:
-    """One row below `HEADER`; users and errors are those of stable and canary, as the users saw them."""
+    """One row below `HEADER`; users and errors are those of stable and canary, as the users saw them.
+
+    The proxies count users by tens of seconds: until they have, the share is that of the users, marked by ``~``.
+    """
     revisions = [revision for revision in dict.fromkeys((now.stable, now.canary)) if revision]
     rows = [versions.get(revision, {}) for revision in revisions]
     users = " ".join(f"{name}:{row.get('users', 0)}" for name, row in zip(revisions, rows, strict=True))
     errors = " ".join(f"{name}:{_share(row)}" for name, row in zip(revisions, rows, strict=True))
+    everybody = sum(row.get("users", 0) for row in rows)
+    measured = now.measured
+    if not measured and now.canary and now.canary != now.stable and everybody:
+        measured = f"~{100 * rows[-1].get('users', 0) / everybody:.2f}"
     minutes, rest = divmod(int(seconds), 60)
     return (
-        f"{minutes:>3}:{rest:02d}  {now.phase:<11} {now.step:>5} {now.programmed:>8} {now.measured:>9}  "
+        f"{minutes:>3}:{rest:02d}  {now.phase:<11} {now.step:>5} {now.programmed:>8} {measured:>9}  "
         f"{users:<16} {errors:<18} {now.verdict}"
     ).rstrip()
 

@@ -84,12 +84,11 @@ function drawGrid(board) {
 
 function drawCrowd(board) {
   drawGrid(board);
-  const total = Object.values(board.versions).reduce((sum, version) => sum + version.users, 0);
-  setText(by("user-count"), String(total));
+  setText(by("user-count"), String(board.grid.filter((index) => index >= 0).length));
   const rows = Object.entries(board.versions).filter(([, version]) => version.users);
   fill(by("legend"), rows, ([revision, version]) => {
     const item = element("li");
-    item.append(element("i"), element("b", revision), element("small", `${version.users} users, ${(100 * version.users / total).toFixed(1)} %`));
+    item.append(element("i"), element("b", revision), element("small", `${version.users} users, ${shareOf(board, revision).toFixed(1)} %`));
     colour(item, revision);
     return item;
   });
@@ -101,9 +100,15 @@ function drawCrowd(board) {
   fill(by("flip-details"), board.flipDetails, (text) => element("li", text));
 }
 
+function shareOf(board, revision) {
+  const versions = Object.entries(board.versions);
+  const total = versions.reduce((sum, [, version]) => sum + version.users, 0);
+  return total ? 100 * (at(board.versions, revision, "users") || 0) / total : null;
+}
+
 // The rollout
 
-function drawRollout(rollout, canary) {
+function drawRollout(rollout, canary, board) {
   const status = rollout.status || {};
   const phase = status.phase || "no controller";
   setText(by("phase"), phase);
@@ -116,9 +121,11 @@ function drawRollout(rollout, canary) {
   drawSteps(rollout, status, isTrial);
   const weight = isTrial ? status.weight || {} : {};
   setText(by("programmed"), percent(weight.programmed));
-  setText(by("measured"), percent(weight.measured));
+  // The proxies count users by tens of seconds: until they have, the share of the users on this page is shown.
+  const seen = isTrial && weight.measured == null ? shareOf(board, trial) : weight.measured;
+  setText(by("measured"), (weight.measured == null && seen != null ? "≈ " : "") + percent(seen));
   by("programmed-bar").style.width = `${Number(weight.programmed || 0)}%`;
-  by("measured-bar").style.width = `${Number(weight.measured || 0)}%`;
+  by("measured-bar").style.width = `${Number(seen || 0)}%`;
   const verdict = status.verdict || {};
   const abort = status.abort;
   setText(by("decision"), verdict.decision || (abort ? "Rollback" : "–"));
@@ -170,7 +177,7 @@ async function showState() {
   for (const app of state.apps) colours[app.version] = app.colour;
   by("quality-label").dataset.canary = state.canary;
   drawCrowd(state.board);
-  drawRollout(state.rollout, state.canary);
+  drawRollout(state.rollout, state.canary, state.board);
   drawVersions(state.board, state.apps);
 }
 

@@ -21,7 +21,7 @@ from proxy.document import parse
 
 PORTS = documents.Ports(8080, 8082, 8090, 8088)
 GOOD, BAD = 0.001, 0.03
-MEASUREMENTS_S = 16  # of one step's analysis
+MEASUREMENTS_S = documents.MEASURE_EVERY_S * (documents.MEASUREMENTS - 1)  # of one step's analysis
 
 
 @pytest.fixture

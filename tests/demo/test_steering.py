@@ -65,7 +65,7 @@ async def test_it_follows_the_rollout(controller: tuple[FakeController, Steering
     fake.changed.set()
     await steering.change(5)
     assert steering.document == {"status": {"resourceVersion": 2}}
-    assert fake.polls[2] == {"wait": "10", "since": "1"}
+    assert fake.polls[2] == {"wait": "1", "since": "1"}
     fake.changed.set()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -24,11 +24,18 @@ def test_a_row_has_all_that_the_issue_asks_for() -> None:
     row = line(75.2, moment({"status": PROGRESSING}), versions)
     assert row == (
         "  1:15  Progressing   3/8    25.00     24.50  v1:151 v2:49     v1:0.10% v2:-      "
-        "Hold NotEnoughData, 80 more requests"
+        "Hold NotEnoughData: needs 80 more requests"
     )
     assert HEADER.index("phase") == row.index("Progressing")
     assert HEADER.index("users") == row.index("v1:151")
     assert HEADER.index("errors") == row.index("v1:0.10%")
+
+
+def test_until_the_proxies_have_counted_the_users_own_share_is_told() -> None:
+    """The proxies' count begins with the next ten seconds after a weight has changed."""
+    status = PROGRESSING | {"weight": {"programmed": "25.00"}}
+    row = line(1, moment({"status": status}), {"v1": {"users": 150}, "v2": {"users": 50}})
+    assert row.split()[4] == "~25.00"
 
 
 def test_an_empty_document_is_an_empty_row() -> None:

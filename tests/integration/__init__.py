@@ -1,0 +1,1 @@
+"""Real processes: proxies, a controller, clients."""

@@ -66,6 +66,8 @@ def read(path: str, content: bytes, before: File | None) -> File:
     key = ""
     try:
         value = load(content)
+        if not isinstance(value, dict):
+            raise DocumentError([Fault("", f"expected a mapping, got {type(value).__name__}")])
         if not _concerns_us(value):
             return File(path)
         key = _key(value)
@@ -83,10 +85,8 @@ def unreadable(path: str, reason: str, before: File | None) -> File:
     return File(path, before.document if before else None, f"{path}: {reason}", before.key if before else "")
 
 
-def _concerns_us(value: Any) -> bool:
+def _concerns_us(value: dict[str, Any]) -> bool:
     """Documents of other groups may lie in the same folder, and so may settings of ours."""
-    if not isinstance(value, dict):
-        return True
     return value.get("apiVersion", API_VERSION) == API_VERSION and value.get("kind") not in _OTHERS
 
 

@@ -77,6 +77,7 @@ async def serve(settings: ControllerSettings, stop: asyncio.Event, ready: Ready)
         stack.callback(store.close)
         clients = [await stack.enter_async_context(ProxyClient(proxy)) for proxy in settings.proxies]
         controller = Controller(settings, store, clients, keys, Clocks(time.monotonic, time.time))
+        await controller.prepare()
         guard = Guard(settings.api.host_port[0], settings.api.token_file)
         runner = web.AppRunner(
             Api(controller, keys, time.time).application(guard), access_log=None, shutdown_timeout=CLOSE_S
@@ -144,21 +145,30 @@ class Controller:
         known = [keys.split.current, *([keys.split.previous] if keys.split.previous else [])]
         self._secrets = {planner.key_id(secret): secret for secret in known}
 
-    async def run(self) -> None:
-        """Work until cancelled."""
+    async def prepare(self) -> None:
+        """Read the folder and what is stored, so that the first answer of the API knows of them."""
         for _ in range(SETTLE_LOOKS):
             if not await self._look() and (self._folder.is_settled or self._folder.problem):
                 break
             await asyncio.sleep(SETTLE_S)
+        self._engine = await self._choose()
+        if self._engine:
+            await self._declare(self._engine)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            is_running = False
             while True:
+                if self._engine and not is_running:
+                    is_running = True
+                    tasks.create_task(self._engine.run(), name=f"rollout {self._engine.key}")
+                await asyncio.sleep(LOOK_S)
+                if not await self._look():
+                    continue
                 if self._engine is None:
                     self._engine = await self._choose()
-                    if self._engine:
-                        await self._declare(self._engine)
-                        tasks.create_task(self._engine.run(), name=f"rollout {self._engine.key}")
-                await asyncio.sleep(LOOK_S)
-                if await self._look() and self._engine:
+                if self._engine:
                     await self._declare(self._engine)
 
     async def _look(self) -> bool:

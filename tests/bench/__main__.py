@@ -32,8 +32,11 @@ def main() -> None:
     options = _options()
     if not {PROXY_CORE, OTHER_CORE} <= os.sched_getaffinity(0):
         sys.exit("the measurement needs cores 0 and 1: one for the proxy, one for generator and backends")
-    workload = WORKLOADS[options.workload]
-    peers = [PEERS[name] for name in options.peers]
+    for name in options.workloads:
+        _measure(WORKLOADS[name], [PEERS[peer] for peer in options.peers], options)
+
+
+def _measure(workload: Workload, peers: list[Peer], options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="cohort-bench-") as folder, contextlib.ExitStack() as stack:
         bench = _Bench(workload, Path(folder), stack)
         commands = {peer.name: bench.start(peer) for peer in peers}
@@ -51,7 +54,7 @@ def main() -> None:
         "rounds": options.rounds,
         "seconds": options.seconds,
     }
-    _print(results.summary(measurements), measurements)
+    _print(workload.name, results.summary(measurements), measurements)
     if options.save:
         print(results.save(workload.name, facts, measurements))
 
@@ -65,7 +68,7 @@ class _Bench:
         self.status_port = _free_port()
         self.running: dict[str, tuple[int, int]] = {}
         home = self._home("backend")
-        argv = backend.backend_command(home, self.ports, self.status_port, workload.answers())
+        argv = backend.backend_command(home, self.ports, self.status_port, workload)
         stack.enter_context(running(argv, OTHER_CORE, home / "log"))
         wait_until(lambda: load.answers(workload, self.ports["stable"]), "the backend", home / "log")
 
@@ -110,7 +113,14 @@ class _Bench:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--workload", choices=WORKLOADS, default="small-get")
+    parser.add_argument(
+        "--workloads",
+        nargs="+",
+        choices=WORKLOADS,
+        default=list(WORKLOADS),
+        metavar="WORKLOAD",
+        help=", ".join(WORKLOADS),
+    )
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=4, help="of load a round and peer, after one to warm up")
@@ -124,8 +134,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _print(summary: dict[str, Any], measurements: list[results.Measurement]) -> None:
-    table = Table("proxy", "CPU us/request", "spread", "requests/s", "core used", f"{results.SUBJECT} : it", "spread")
+def _print(title: str, summary: dict[str, Any], measurements: list[results.Measurement]) -> None:
+    table = Table(
+        "proxy", "CPU us/request", "spread", "requests/s", "core used", f"{results.SUBJECT} : it", "spread", title=title
+    )
     for peer, cost in summary["cpu_us"].items():
         own = [one for one in measurements if one.peer == peer]
         ratio = summary["ratio"].get(peer)

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.bench.peers import nginx_command
+from tests.bench.workload import Workload
 
 
-def backend_command(
-    folder: Path, ports: Mapping[str, int], status_port: int, answers: Mapping[str, bytes]
-) -> list[str]:
-    """The command line of both backends; ``answers`` are printable and hold no quote, as ``ports`` by arm."""
+def backend_command(folder: Path, ports: Mapping[str, int], status_port: int, workload: Workload) -> list[str]:
+    """The command line of both backends, each on its port by arm."""
+    answers = workload.answers()
+    extra = "add_header X-Trace-Id $request_id;" if workload.answer_id else ""
     servers = "".join(
-        f"server {{ listen 127.0.0.1:{port}; default_type text/plain; "
+        f"server {{ listen 127.0.0.1:{port}; default_type text/plain; {extra} "
         f'location / {{ return 200 "{answers[arm].decode()}"; }} }}\n'
         for arm, port in ports.items()
     )

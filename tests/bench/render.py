@@ -42,6 +42,8 @@ def _section(document: dict[str, Any]) -> str:
     lines = [
         f"## {document['name']}",
         "",
+        workload["about"],
+        "",
         f"GET with {len(workload['fields'])} header fields, answers of {workload['answer_bytes']} bytes, "
         f"{workload['connections']} connections, {workload['users']:,} users, {workload['canary_percent']} % "
         f"of them on the canary; {document['rounds']} rounds of {document['seconds']:g} s.",

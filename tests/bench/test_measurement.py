@@ -20,7 +20,8 @@ def test_a_short_measurement_runs_to_its_end() -> None:
     require("nginx")
     if os.cpu_count() == 1:
         pytest.skip("the measurement needs two cores")
-    argv = [sys.executable, "-m", "tests.bench", "--peers", "nginx", "--rounds", "1", "--seconds", "1", "--no-save"]
+    argv = [sys.executable, "-m", "tests.bench", "--peers", "nginx", "--rounds", "1", "--seconds", "1"]
+    argv += ["--workloads", "small-get-new-lines", "--no-save"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "nginx" in done.stdout
@@ -32,5 +33,6 @@ def test_the_request_has_nine_fields_and_its_user() -> None:
     head = workload.request("anna")
     assert head.count(b"\r\n") == 1 + 9 + 1
     assert b"uid=anna;" in head
+    assert WORKLOADS["small-get-new-lines"].request("anna").count(b"anna") == 2
     assert {len(body) for body in workload.answers().values()} == {workload.answer_bytes}
     assert dataclasses.replace(workload, users=1).users == 1

@@ -24,16 +24,20 @@ class Workload:
 
     Attributes:
         fields: Of each request; ``@USER@`` stands for the user's id, which the cookie ``uid`` carries.
+        about: What the page says about it.
         answer_bytes: Size of the body that either backend answers with.
+        answer_id: Each answer has a header field of its own, as services that trace do.
         connections: Kept alive by the generator.
         users: Distinct ids, sent in turn.
         canary_percent: The share of users that the peer must send to the second backend.
     """
 
     name: str
+    about: str
     path: str = "/products/42?color=blue"
     fields: tuple[tuple[str, str], ...] = BROWSER_FIELDS
     answer_bytes: int = 126
+    answer_id: bool = False
     connections: int = 64
     users: int = 10_000
     canary_percent: int = 25
@@ -48,4 +52,15 @@ class Workload:
         return {arm: f"{arm}\n".encode().ljust(self.answer_bytes, b".") for arm in ("stable", "canary")}
 
 
-WORKLOADS = {workload.name: workload for workload in [Workload("small-get")]}
+_SAME = Workload(
+    "small-get",
+    "Every request has the same header lines but for its cookie, every answer those of its second: what browsers of "
+    "one kind and a plain service send. We remember such lines, so that a look-up does for parsing.",
+)
+_NEW = Workload(
+    "small-get-new-lines",
+    "The same with a `Referer` and an answer's id that were not seen before, so that nothing can be remembered.",
+    fields=tuple((name, f"{value}?from=@USER@" if name == "Referer" else value) for name, value in BROWSER_FIELDS),
+    answer_id=True,
+)
+WORKLOADS = {workload.name: workload for workload in (_SAME, _NEW)}

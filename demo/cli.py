@@ -17,7 +17,7 @@ SCENARIOS = {"good": "promoted", "bad": "rolled-back"}
 @click.option(
     "--expect", type=click.Choice(list(SCENARIOS.values())), help="How it must end.  [default: as the scenario must]"
 )
-@click.option("--limit", type=click.IntRange(10, 3600), default=300, show_default=True, help="Seconds for the rollout.")
+@click.option("--limit", type=click.IntRange(1, 3600), default=300, show_default=True, help="Seconds for the rollout.")
 @click.option("--ports", type=click.Choice(["default", "auto"]), default="default", show_default=True,
               help="default: 8080, 8082, 8088, 8090, and a free one in the place of each that is taken.")  # fmt: skip
 @click.option(

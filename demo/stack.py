@@ -31,6 +31,7 @@ T = TypeVar("T")
 DEFAULT_PORTS = documents.Ports(traffic=8080, metrics=8082, controller=8090, console=8088)
 READY_S = 20.0  # a bare machine compiles every module at its first start
 WORKERS = 2  # so that the demo shows what it promises: two processes, one version a user
+ARRIVAL_S = 2.0  # all users are there
 LEAVE_PERCENT = 2.0  # users come and go: about two in a hundred journeys are somebody's last
 MAX_SOCKET_PATH = 90  # bytes of AF_UNIX's 108 that the folder may take
 
@@ -190,6 +191,7 @@ def _load(wish: Wish, ports: documents.Ports, secret: str) -> list[str]:
     options = {
         "--target": f"http://127.0.0.1:{ports.traffic}",
         "--users": str(wish.users),
+        "--spawn-rate": f"{max(wish.users / ARRIVAL_S, 1):g}",
         "--think": think,
         "--leave": str(LEAVE_PERCENT),
         "--version-header": VERSION_HEADER,
@@ -266,12 +268,13 @@ async def _serving(stack: Stack) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _following(steering: Steering) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(steering.follow())
-        try:
-            yield
-        finally:
-            task.cancel()
+    """Follow the rollout meanwhile; no task group, which would wrap the errors of whatever runs meanwhile."""
+    task = asyncio.ensure_future(steering.follow())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _ready(stack: Stack, session: aiohttp.ClientSession) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from proxy.errors import ProxyError
+from proxy.errors import InternalError, ProxyError
 from proxy.grammar import CHUNK_LINE, CHUNK_LINE_BEGINNING, CHUNK_LINE_EXTENDED, STRAY
 from proxy.head import plain_line, show
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Field, HeadLimits
@@ -87,6 +87,10 @@ class LengthBody:
         """As `BodyReader`."""
         if not self.done:
             raise self._fault(f"closed with {self._left} bytes of the body missing")
+
+
+# A body of which nothing is to come; for whoever has all of it already. Shared, so never to be fed.
+COMPLETE: BodyReader = LengthBody(0, InternalError)
 
 
 class CloseBody:

@@ -61,6 +61,24 @@ class Counters:
             index = self._new_request(key)
         self._cells[index] += 1
 
+    def exchange(
+        self, arm: str, reason: str, source: str, code: int, failed: bool, whole_s: float, head_s: float
+    ) -> None:
+        """Count one exchange whole: `request`, `request_seconds` and, if a response head came, `upstream_seconds`.
+
+        Args:
+            whole_s: As of `request_seconds`.
+            head_s: As of `upstream_seconds`; 0 where no head came.
+        """
+        index = self._requests.get(key := (arm, reason, source, code, failed)) or self._new_request(key)
+        self._cells[index] += 1
+        times, starts = self._times, self._starts
+        start = starts.get((arm,))
+        times[(self._start((arm,)) if start is None else start) + bisect_right(EDGES_S, whole_s)] += 1
+        if head_s:
+            start = starts.get((arm, source))
+            times[(self._start((arm, source)) if start is None else start) + bisect_right(EDGES_S, head_s)] += 1
+
     def _new_request(self, key: tuple[str, str, str, int, bool]) -> int:
         arm, reason, source, code, failed = key
         outcome = "failed" if failed else "ok"

@@ -26,6 +26,7 @@ from proxy.net.pool import Endpoint
 from proxy.net.upstream import HOLD_BUDGET, Upstream
 from proxy.net.view import View
 from proxy.plan import Plan
+from proxy.region import EPOCH_S
 from proxy.shared import LATCH, PLAN_SEQUENCE, Words
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class Server:
         self.wall_s = 0.0
         self.date = b""
         self._log = log
+        self._is_logged = settings.log.access != "off"
+        self._epoch = 0
         self._keys = keys
         self._cells = words.cells
         self._views: dict[int, View] = {}
@@ -249,6 +252,7 @@ class Server:
         if int(wall) != int(self.wall_s):
             self.date = b"Date: %b\r\n" % email.utils.formatdate(wall, usegmt=True).encode()
         self.wall_s = wall
+        self._epoch = int(wall) // EPOCH_S
 
     def _find_resets(self) -> None:
         """Close clients that are gone while their reading is paused."""
@@ -281,16 +285,15 @@ class Server:
     def account(self, relay: Relay, seconds: float, failed: bool) -> None:
         """One exchange has ended."""
         counters, arm, decision = self.counters, relay.arm.name, relay.decision
-        counters.request(arm, relay.reason, relay.source, relay.status, failed)
-        counters.request_seconds(arm, seconds)
-        if relay.upstream_s:
-            counters.upstream_seconds(arm, relay.source, relay.upstream_s)
+        counters.exchange(arm, relay.reason, relay.source, relay.status, failed, seconds, relay.upstream_s)
         if decision.key is not None and relay.source == "user":
-            counters.user(arm, decision.key, int(self.wall_s) // 10)
+            counters.user(arm, decision.key, self._epoch)
         if decision.rekeyed:
             counters.rekeyed()
-        self._retries = min(RETRY_RESERVE, self._retries + RETRY_SHARE)
-        self._log.exchange(self.wall_s, relay, seconds)
+        if self._retries < RETRY_RESERVE:
+            self._retries += RETRY_SHARE
+        if self._is_logged:
+            self._log.exchange(self.wall_s, relay, seconds)
 
     def log_local(self, client: Downstream, request: Request, status: int, request_id: bytes, seconds: float) -> None:
         """An answer of our own that no service had a part in."""

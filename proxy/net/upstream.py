@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, cast
 
-from proxy.body import BodyReader, body_reader
+from proxy.body import COMPLETE, BodyReader, body_reader
 from proxy.errors import ProxyError, UpstreamError
 from proxy.http1 import Response, response_head_end
 
@@ -181,9 +181,11 @@ class Upstream(asyncio.BufferedProtocol):
                 self._pending = b""
                 return
         self._pending = b""
+        if len(data) == response.length:  # all of a short answer, as most are
+            relay.response_head(response, data, COMPLETE)
+            return
         reader = self._reader = body_reader(response.length, _broken, limits)
-        payload = reader.feed(data) if data or response.length == 0 else b""
-        relay.response_head(response, payload, reader)
+        relay.response_head(response, reader.feed(data) if data else b"", reader)
 
     def _interim(self, relay: Relay, response: Response) -> None:
         self._interims += 1

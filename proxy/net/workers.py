@@ -315,9 +315,13 @@ class Workers:
         ours.setblocking(False)
         with theirs:
             inherited = [theirs.fileno(), self._descriptor, *(sock.fileno() for sock in slot.sockets)]
-            process = await asyncio.create_subprocess_exec(
-                *self._command, str(theirs.fileno()), stdin=asyncio.subprocess.DEVNULL, pass_fds=inherited
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command, str(theirs.fileno()), stdin=asyncio.subprocess.DEVNULL, pass_fds=inherited
+                )
+            except BaseException:
+                ours.close()
+                raise
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_BYTES)
         worker = Worker(process, reader, writer)
         start = {"slot": slot.number, "memory": self._descriptor, "listeners": inherited[2:], **self._start}

@@ -236,7 +236,7 @@ class Downstream(asyncio.BufferedProtocol):
         local = decision.local
         extra = b"".join(decision.set_cookies)
         if decision.explain:
-            extra += view.lines(view.arms[decision.arm], decision.reason)
+            extra += view.arms[decision.arm].lines(decision.reason)
         if local is None:
             self._local(request, decision.answer, extra, None)
         else:

@@ -168,7 +168,7 @@ class Relay:
             client.free(HOLD_PEER)
 
     def _request_lines(self) -> bytes:
-        lines = self._view.lines(self.arm, self.reason)
+        lines = self.arm.lines(self.reason)
         if self.exchange.attempts > 1:
             lines += b"X-Cohort-Attempt: %d\r\n" % self.exchange.attempts
         return lines
@@ -222,7 +222,7 @@ class Relay:
             client.is_last = True
         cookies = decision.set_cookies
         head = self._view.response_rules.head(
-            response, self._view.lines(self.arm, self.reason) if decision.explain else b"",
+            response, self.arm.lines(self.reason) if decision.explain else b"",
             b"".join(cookies) if cookies else b"", self._server.date, decision.strip_prefix, framing,
         )  # fmt: skip
         self.sent = len(payload)
@@ -313,7 +313,7 @@ class Relay:
         decision = self.decision
         extra = b"".join(decision.set_cookies)
         if decision.explain:
-            extra += self._view.lines(self.arm, self.reason)
+            extra += self.arm.lines(self.reason)
         if status == 503:
             extra += b"Retry-After: 1\r\n"
         must_close = self.exchange.request_open

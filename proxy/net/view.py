@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from proxy.decide import Splitter
 from proxy.forward import RequestRules, ResponseRules, decision_lines
@@ -13,16 +14,30 @@ from proxy.plan import Arm, Plan
 
 
 class ArmView:
-    """One arm: its name, its endpoints and its baggage member."""
+    """One arm of one plan: its endpoints, and what is said of a decision for it.
 
-    __slots__ = ("baggage", "endpoints", "name", "revision", "stable")
+    Attributes:
+        stable: It is the first arm.
+        baggage: The member that tells the arm.
+    """
 
-    def __init__(self, arm: Arm, endpoints: list[Endpoint], stable: bool) -> None:
+    __slots__ = ("_lines", "_say", "baggage", "endpoints", "name", "stable")
+
+    def __init__(self, plan: Plan, arm: Arm, endpoints: list[Endpoint]) -> None:
         self.name = arm.name
-        self.revision = arm.revision
         self.endpoints = endpoints
-        self.stable = stable
+        self.stable = arm is plan.arms[0]
         self.baggage = f"cohort.arm={arm.name}".encode()
+        rollout = f"{plan.rollout.namespace}/{plan.rollout.name}"
+        self._say = partial(decision_lines, arm.name, rollout, arm.revision, generation=plan.generation)
+        self._lines: dict[str, bytes] = {}
+
+    def lines(self, reason: str) -> bytes:
+        """The decision as header lines; reasons are configured names, so the dictionary stays small."""
+        lines = self._lines.get(reason)
+        if lines is None:
+            lines = self._lines[reason] = self._say(reason)
+        return lines
 
 
 class View:
@@ -38,21 +53,10 @@ class View:
         self.plan = plan
         self.splitter = Splitter(plan, keys, trusted, rng)
         self.arms = [
-            ArmView(arm, [endpoint(e.address, e.port, arm.name) for e in arm.endpoints], i == 0)
-            for i, arm in enumerate(plan.arms)
+            ArmView(plan, arm, [endpoint(e.address, e.port, arm.name) for e in arm.endpoints]) for arm in plan.arms
         ]
         self.rules = (RequestRules(False, self.splitter.reserved), RequestRules(True, frozenset()))
         self.response_rules = ResponseRules((plan.cookie_name, f"cohort_{plan.rollout.name}_preview"))
-        self._rollout = f"{plan.rollout.namespace}/{plan.rollout.name}"
-        self._lines: dict[tuple[str, str], bytes] = {}
-
-    def lines(self, arm: ArmView, reason: str) -> bytes:
-        """The decision's header lines; reasons are configured names, so the dictionary stays small."""
-        lines = self._lines.get((arm.name, reason))
-        if lines is None:
-            lines = decision_lines(arm.name, self._rollout, arm.revision, reason, self.plan.generation)
-            self._lines[(arm.name, reason)] = lines
-        return lines
 
     def retire(self) -> None:
         """No request begins under this plan any more."""

@@ -86,6 +86,9 @@ MAX_FORWARDS = re.compile(rb"[0-9]{1,9}")
 # host, inside of an IPv6 literal or None, port or None
 HOST = re.compile(rb"(\[([0-9A-Fa-f:.]{2,45})\]|(?:[0-9A-Za-z\-._~!$&'()*+;=]++|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 
+# The Host that nearly all clients send, with nothing to check beside its spelling.
+PLAIN_HOST = re.compile(rb"[0-9A-Za-z\-.]{1,255}(?::[0-9]{1,4})?")
+
 # chunk-size = 1*HEXDIG, its CRLF behind it: the common chunk without extensions. For ``match``. RFC 9112 section 7.1
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,%d})\r\n" % CHUNK_SIZE_DIGITS)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import AddressValueError, IPv6Address
 
 from proxy.errors import DownstreamError
-from proxy.grammar import ABSOLUTE_FORM, HOST, ORIGIN_FORM
+from proxy.grammar import ABSOLUTE_FORM, HOST, ORIGIN_FORM, PLAIN_HOST
 from proxy.head import show
 
 HOST_BYTES = 255  # of a name in the DNS; RFC 1035 section 2.3.4
@@ -43,7 +43,7 @@ def read_host(host: bytes | None, http11: bool, absolute: bytes | None) -> bytes
     if host is None and http11:
         raise DownstreamError(400, "expected a Host field, got none")
     if absolute is None:
-        if host is not None:
+        if host is not None and not PLAIN_HOST.fullmatch(host):
             _check_host(host, 0)
         return host or b""
     scheme, _, authority = absolute.partition(b"://")

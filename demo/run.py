@@ -72,6 +72,8 @@ def _tell_addresses(stack: Stack) -> None:
 def _tell_users(summary: dict[str, Any]) -> None:
     for version in summary["versions"]:
         click.echo("{revision}: {requests} requests, {errors} errors ({errorPercent} %)".format_map(version))
+    for row in summary["generations"]:
+        click.echo(timeline.share(row))
     click.echo(f"{summary['users']} users came, {summary['flips']} flips, {summary['lost']} requests lost")
     for detail in (*summary["flipDetails"], *summary["lostDetails"]):
         click.echo(f"  {detail}")

@@ -139,7 +139,7 @@ async def running(wish: Wish) -> AsyncIterator[Stack]:
         await _ready(stack, session)
         await exits.enter_async_context(_following(steering))
         await _until(stack, lambda: _is_healthy(steering), "the controller to adopt v1")
-        stack.load = await start("loadtest", _load(wish, ports, secret), logs)
+        stack.load = await start("loadtest", _load(wish, ports, secret, folder), logs)
         exits.push_async_callback(_stop_load, stack)
         yield stack
 
@@ -185,7 +185,7 @@ def _cohort(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", "from controller.cli import main; raise SystemExit(main())", *arguments]
 
 
-def _load(wish: Wish, ports: documents.Ports, secret: str) -> list[str]:
+def _load(wish: Wish, ports: documents.Ports, secret: str, folder: Path) -> list[str]:
     mean_s = wish.users / documents.REQUESTS_A_SECOND
     think = f"{mean_s * 500:.0f}ms..{mean_s * 1500:.0f}ms"
     options = {
@@ -195,6 +195,7 @@ def _load(wish: Wish, ports: documents.Ports, secret: str) -> list[str]:
         "--think": think,
         "--leave": str(LEAVE_PERCENT),
         "--version-header": VERSION_HEADER,
+        "--plans": str(folder / "state/plan.json"),  # the proxy's last good plan
         "--report": f"http://127.0.0.1:{ports.console}/report/{secret}",
         "--seed": str(wish.seed),
         "--output": "json",

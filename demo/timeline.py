@@ -82,6 +82,15 @@ def line(seconds: float, now: Moment, versions: Mapping[str, Mapping[str, Any]])
     ).rstrip()
 
 
+def share(row: Mapping[str, Any]) -> str:
+    """One plan's split as the users saw it, out of the summary of ``cohort loadtest``."""
+    text = f"generation {row['generation']} ({row['reason']}): {row['users']} users"
+    for arm, sigma in row.get("sigma", {}).items():
+        share = 100 * row["arms"].get(arm, 0) / row["users"]
+        text += f", {share:.2f} % of them on {arm} for {row['weights'][arm]} % programmed ({sigma:+.1f} sigma)"
+    return text
+
+
 def faults(ended: str, expected: str, summary: Mapping[str, Any]) -> list[str]:
     """Why a run has failed; empty: it ended as it had to, with no flip and no request lost.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from demo.timeline import HEADER, PROMOTED, ROLLED_BACK, ending, faults, line, moment
+from demo.timeline import HEADER, PROMOTED, ROLLED_BACK, ending, faults, line, moment, share
 
 PROGRESSING: dict[str, Any] = {
     "phase": "Progressing",
@@ -61,6 +61,16 @@ def test_an_empty_document_is_an_empty_row() -> None:
 def test_ends(change: dict[str, Any], ended: str | None) -> None:
     """A rollback counts when the evidence brought it about, and wholly."""
     assert ending(moment({"status": PROGRESSING | change}), "v2") == ended
+
+
+def test_the_share_of_users_under_one_plan() -> None:
+    """Whether the share of users is as programmed, in sigmas; after a promotion there is only one arm."""
+    row = {"generation": 4, "reason": "split", "users": 200, "arms": {"stable": 150, "canary": 50}}
+    assert share(row) == "generation 4 (split): 200 users"
+    told = row | {"weights": {"canary": "25.00"}, "sigma": {"canary": 0.0}}
+    assert share(told) == (
+        "generation 4 (split): 200 users, 25.00 % of them on canary for 25.00 % programmed (+0.0 sigma)"
+    )
 
 
 @pytest.mark.parametrize(

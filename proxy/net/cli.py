@@ -11,26 +11,26 @@ import click
 
 
 @click.command("proxy", short_help="Run the data plane of one service.")
-@click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Settings: kind ProxySettings."
-)
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings: kind ProxySettings.")
 @click.option(
     "--check",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="Say what is wrong with settings or a plan, and start nothing.",
 )
 def command(config: Path | None, check: Path | None) -> None:
     """Run the proxy: a supervisor and its workers, split users by the plan, until SIGTERM.
 
-    The plan comes from planFile in the settings, or by PUT /plan on the admin API. Without one the proxy runs, is not
-    ready, and answers 503. SIGTERM drains: connections finish, then the proxy exits with 0.
+    The plan comes from planFile in the settings, which is watched, or by PUT /plan on the admin API. Without one the
+    proxy runs, is not ready, and answers 503. A plan that is refused changes nothing: the last good one stays.
+    SIGTERM drains: what is under way finishes, then the proxy exits with 0.
 
     \b
     Examples:
       cohort proxy --check plan.yaml
       cohort proxy --config proxy.yaml
       curl --unix-socket admin.sock http://localhost/state
+      curl --unix-socket admin.sock -H 'Content-Type: application/json' -d '{"by": "anna"}' http://localhost/abort
 
     Exit status: 0 left in order, or the document is valid; 1 refused; 2 wrong use.
     """
@@ -50,16 +50,18 @@ def _check(path: Path) -> int:
     models: dict[str, type[Any]] = {"Plan": Plan, "ProxySettings": ProxySettings}
     try:
         value = _load(path)
-        kind = value.get("kind") if isinstance(value, dict) else None
-        if kind is None and isinstance(value, dict):
-            kind = "Plan" if "rollout" in value else "ProxySettings"
-        if kind not in models:
+        kind = value.get("kind", _likely_kind(value)) if isinstance(value, dict) else "Plan"
+        if not isinstance(kind, str) or kind not in models:
             return _refuse(path, [f"kind: expected Plan or ProxySettings, got {kind!r}"])
         validate(models[kind], value)
     except DocumentError as error:
         return _refuse(path, [str(fault) for fault in error.faults])
     click.echo(f"{path}: a valid {kind}")
     return 0
+
+
+def _likely_kind(value: dict[str, Any]) -> str:
+    return "Plan" if value.keys() & {"rollout", "generation", "arms"} else "ProxySettings"
 
 
 def _load(path: Path) -> Any:

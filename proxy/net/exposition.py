@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from proxy.metrics import CohortCollector
-from proxy.net.admin import errors_are_json, probes
+from proxy.net.admin import Handler, errors_are_json, probes
 
 if TYPE_CHECKING:
     from proxy.net.supervisor import Supervisor
@@ -24,10 +24,13 @@ def exposition_app(supervisor: Supervisor) -> web.Application:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
-    async def close(_: web.Request, response: web.StreamResponse) -> None:
-        response.force_close()
-
-    app = web.Application(middlewares=[errors_are_json], client_max_size=1024)
+    app = web.Application(middlewares=[_one_request, errors_are_json], client_max_size=1024)
     app.add_routes([*probes(supervisor), web.get("/metrics", metrics)])
-    app.on_response_prepare.append(close)
     return app
+
+
+@web.middleware
+async def _one_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    response.force_close()
+    return response

@@ -17,7 +17,7 @@ Fault = Callable[[int, str], ProxyError]
 ReadLine = Callable[[bytes], tuple[bytes, bytes, bytes]]
 
 MAX_EMPTY_LINES = 4  # before a request; RFC 9112 section 2.2 asks for one, for clients that end a POST with a CRLF
-_LINE_MARGIN = METHOD_BYTES + len("  HTTP/1.1")  # of a request line, beside its target
+_LINE_MARGIN = METHOD_BYTES + len("  HTTP/1.1\r\n")  # of a request line, beside its target
 _VERSION_START = b"HTTP/1."
 _SHOWN_BYTES = 40  # of a peer's bytes in a message
 
@@ -72,8 +72,9 @@ def request_head_end(buf: bytes, limits: HeadLimits, scanned: int = 0) -> int:
         if not METHOD_BEGINNING.match(buf, start) and buf[start:] not in (b"", b"\r"):
             read_request_line(buf[start : start + 2 * METHOD_BYTES])
         _check_beginning(buf, start, scanned, read_request_line, DownstreamError)
-    if size > limits.block_bytes or (end < 0 and size > limits.target_bytes):
-        if buf.find(b"\r\n", start, start + limits.target_bytes + _LINE_MARGIN) < 0:
+    line_bytes = limits.target_bytes + _LINE_MARGIN
+    if size > limits.block_bytes or (end < 0 and size > line_bytes):
+        if buf.find(b"\r\n", start, start + line_bytes) < 0:
             raise DownstreamError(414, f"expected a request target of at most {limits.target_bytes} bytes")
         if size > limits.block_bytes:
             raise DownstreamError(431, f"expected a header block of at most {limits.block_bytes} bytes")

@@ -13,6 +13,7 @@ from loadtest.options import Options
 from loadtest.tally import Tally
 
 LOST_STATUSES = frozenset((502, 503, 504))  # what a proxy answers when it got no answer
+OWN_FAULT = 500  # and from there on, where nothing is explained: the proxy's own fault, not a version's
 LOGIN_STEP = 2  # the step at which a user of identity "login" is first named by the header
 
 
@@ -127,7 +128,7 @@ class Crowd:
             person.jar.take(line, now)
         served = self._one(reply, self._version_header) if self._version_header else None
         answer = read_answer(reply, served)
-        if reply.status in LOST_STATUSES and served is None:
+        if served is None and (reply.status in LOST_STATUSES or (reply.status >= OWN_FAULT and answer is None)):
             return self.lose(person, request, str(reply.status), f"answered {reply.status}", answer)
         flip = None
         if answer is not None:

@@ -117,7 +117,7 @@ class Tally:
             faults.append(f"{lost} requests lost ({causes})")
         if not self.requests:
             faults.append("no request was made")
-        elif self.unexplained == self.requests:
+        elif self.unexplained and not self.versions:
             faults.append("no answer was explained: is the target a cohort proxy, and its plan's explain not Never?")
         return faults
 

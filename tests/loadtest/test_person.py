@@ -86,7 +86,8 @@ def test_what_the_proxy_answers_itself_is_lost() -> None:
     assert exchange(people, person, Reply(503, EXPLAINED)) == "lost"
     assert exchange(people, person, Reply(503, {**EXPLAINED, "x-version": ["v1"]})) == ""
     assert exchange(people, person, Reply(500, EXPLAINED)) == ""
-    assert people.tally.lost == {"503": 1}
+    assert exchange(people, person, Reply(500, {})) == "lost"
+    assert people.tally.lost == {"503": 1, "500": 1}
     assert people.tally.versions["v1"].errors == 2
 
 

@@ -74,7 +74,10 @@ class Worker:
         if self._is_gone:
             raise WorkerGone(f"worker {self.pid} has ended")
         future = self._answers.setdefault(key, asyncio.get_running_loop().create_future())
-        return await future
+        try:
+            return await future
+        finally:
+            self._answers.pop(key, None)
 
     async def stage(self, sequence: int, document: str) -> None:
         """Have the worker stage a plan; one that does not answer in time is killed.

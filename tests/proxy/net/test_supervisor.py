@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -30,6 +31,35 @@ async def ports() -> AsyncIterator[tuple[int, int]]:
 
 def plan(ports: tuple[int, int], generation: int = 1, canary_bp: int = 10_000, lifts: tuple[str, ...] = ()) -> Plan:
     return plan_for([ports[0]], [ports[1]], canary_bp, generation=generation, lifts=list(lifts))
+
+
+class Load:
+    """Clients that ask one after the other, each on one connection.
+
+    Attributes:
+        answers: When each request was sent, and its answer.
+    """
+
+    def __init__(self, port: int, clients: int) -> None:
+        self.answers: list[tuple[float, bytes]] = []
+        self.is_over = False
+        self._tasks = [asyncio.create_task(self._run(port, number)) for number in range(clients)]
+
+    async def _run(self, port: int, user: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while not self.is_over:
+            sent = time.monotonic()
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nCookie: uid=%d\r\n\r\n" % user)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            self.answers.append((sent, await reader.readexactly(6)))
+        writer.close()
+
+    async def end(self) -> None:
+        """Raises what a client met."""
+        self.is_over = True
+        async with asyncio.timeout(30):
+            await asyncio.gather(*self._tasks)
 
 
 async def kill_workers(proxy: ProxyProcess, number: signal.Signals, count: int) -> list[int]:
@@ -262,6 +292,27 @@ async def test_workers_end_with_their_supervisor_and_the_port_is_free_again(
         await proxy.start()
         await proxy.until_ready()
         assert (await proxy.get()).body == b"canary"
+
+
+async def test_plans_change_under_load_without_a_failed_request_and_an_abort_ends_the_canary(
+    tmp_path: Path, ports: tuple[int, int]
+) -> None:
+    """F18, F28, F34: no request is lost, every request is counted, and none starts on the canary after the abort."""
+    async with proxy_process(tmp_path, plan(ports), workers=2) as proxy:
+        state = await proxy.until_ready()
+        load = Load(int(state["listeners"][0].rpartition(":")[2]), 8)
+        for generation in range(2, 102):
+            assert (await proxy.put(plan(ports, generation, generation * 97 % 10_001))).status == 200
+        assert (await proxy.put(plan(ports, 200))).status == 200
+        assert (await proxy.abort()).status == 200
+        aborted = time.monotonic()
+        await asyncio.sleep(0.2)
+        await load.end()
+        late = {body for sent, body in load.answers if sent > aborted}
+        assert late == {b"stable"}
+        assert {body for _, body in load.answers} == {b"stable", b"canary"}
+        assert sum((await proxy.metric("cohort_requests_total")).values()) == len(load.answers)
+        assert (await proxy.state())["latch"] is not None
 
 
 async def test_the_log_level_reaches_the_workers(tmp_path: Path, ports: tuple[int, int]) -> None:

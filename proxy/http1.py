@@ -108,7 +108,7 @@ class Request:
     expect_continue: bool = False
     te_trailers: bool = False
     max_forwards: int | None = None
-    cookie: bytes | None = None
+    cookie: bytes | None = field(default=None, repr=False)
     block: Block | None = None
 
     def first(self, name: bytes) -> bytes | None:

@@ -193,14 +193,14 @@ class _Admin:
 
     async def put_plan(self, request: web.Request) -> web.Response:
         if_match = ",".join(request.headers.getall("If-Match", ()))
-        if not if_match:
-            raise Refused(428, f"If-Match: expected the entity tag of the plan in force, {self._keeper.etag}, or *")
         content = await request.read()
         try:
             plan = await asyncio.to_thread(parse_plan, content)
         except DocumentError as error:
             message = "the plan is refused as a whole"
             raise self._keeper.reject("invalid", Refused(422, message, error.faults)) from None
+        if not if_match:
+            raise Refused(428, f"If-Match: expected the entity tag of the plan in force, {self._keeper.etag}, or *")
         in_force = await self._keeper.adopt(plan, "the admin API", if_match)
         response = _json(in_force.summary())
         response.headers["ETag"] = in_force.etag

@@ -7,13 +7,18 @@ is closed, and there are at most `CONNECTIONS`: abort and probes must be heard w
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Sequence
+from http import HTTPStatus
 from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+log = logging.getLogger("cohort.web")
+
+SERVER = "cohort"  # what Server says: versions of libraries are nobody's business
 CONNECTIONS = 128  # of one server; a controller needs one, Prometheus two
 STRANGER_S = 10.0  # Prometheus' default time-out of a scrape
 CLOSE_S = 2.0  # for answers under way at the end
@@ -66,7 +71,7 @@ class Site:
         server = self._runner.server
         if server is None or len(server.connections) >= CONNECTIONS:
             return _Full()
-        handler = server()
+        handler = _Handler(server, loop=asyncio.get_running_loop(), **server._kwargs)
         asyncio.get_running_loop().call_later(STRANGER_S, self._look, handler)
         return handler
 
@@ -75,8 +80,29 @@ class Site:
             handler.force_close()
 
 
+class _Handler(RequestHandler):
+    """Says nothing of what it could not read: a faulty head may hold a token, and aiohttp would repeat it."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what is no request, or to a fault of ours, which alone is logged."""
+        if status >= 500:
+            log.error("a request of the supervisor's own API failed", exc_info=exc)
+        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "error"
+        response = web.json_response({"error": phrase}, status=status, headers={"Server": SERVER})
+        response.force_close()
+        return response
+
+
 async def _hide_versions(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "cohort"
+    response.headers["Server"] = SERVER
 
 
 class _Full(asyncio.Protocol):

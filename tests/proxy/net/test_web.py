@@ -89,3 +89,21 @@ async def test_versions_of_our_libraries_are_nobodys_business(door: Door) -> Non
     """The metrics port is open to whoever can reach it."""
     answer = Answer(await exchange(await door.open(), request("GET", "/")))
     assert answer.fields["server"] == "cohort"
+
+
+@pytest.mark.parametrize("field", ["Authorization: Bearer s3cret-of-ours\x01", "Authorization : Bearer s3cret-of-ours"])
+async def test_a_faulty_head_is_repeated_nowhere(field: str, caplog: pytest.LogCaptureFixture) -> None:
+    """C3: a token in a head that cannot be read goes neither into the answer nor into the log."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    site = Site(web.Application(), [sock])
+    await site.open()
+    reader, writer = await asyncio.open_connection(*sock.getsockname())
+    writer.write(f"GET / HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    await site.close()
+    assert answer.split(b" ")[1] == b"400"
+    assert b"application/json" in answer
+    assert b"aiohttp" not in answer
+    assert b"s3cret" not in answer
+    assert "s3cret" not in caplog.text

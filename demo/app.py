@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from html import escape
 from random import Random
 from typing import Any
@@ -54,6 +54,14 @@ class Behaviour:
     latency_ms: float = 5.0
 
 
+NAMES = {"version": "version", "colour": "colour", "errorPercent": "error_percent", "latencyMs": "latency_ms"}
+
+
+def as_json(behaviour: Behaviour) -> dict[str, Any]:
+    """What `changed` takes."""
+    return {name: getattr(behaviour, attribute) for name, attribute in NAMES.items()}
+
+
 def changed(behaviour: Behaviour, values: object) -> Behaviour:
     """The behaviour with some values replaced.
 
@@ -64,9 +72,8 @@ def changed(behaviour: Behaviour, values: object) -> Behaviour:
     Raises:
         ValueError: An unknown name, or a value that makes no sense.
     """
-    names = {"version": "version", "colour": "colour", "errorPercent": "error_percent", "latencyMs": "latency_ms"}
-    if not isinstance(values, Mapping) or not values or not set(values) <= set(names):
-        raise ValueError(f"expected an object with any of {', '.join(names)}")
+    if not isinstance(values, Mapping) or not values or not set(values) <= set(NAMES):
+        raise ValueError(f"expected an object with any of {', '.join(NAMES)}")
     for name in ("errorPercent", "latencyMs"):
         limit = 100 if name == "errorPercent" else 10_000
         number = values.get(name, 0)
@@ -76,7 +83,7 @@ def changed(behaviour: Behaviour, values: object) -> Behaviour:
         text = values.get(name)
         if name in values and not (isinstance(text, str) and pattern.fullmatch(text)):
             raise ValueError(f"{name}: expected {pattern.pattern}, got {text!r}")
-    return replace(behaviour, **{names[name]: value for name, value in values.items()})
+    return replace(behaviour, **{NAMES[name]: value for name, value in values.items()})
 
 
 def from_environment(env: Mapping[str, str]) -> Behaviour:
@@ -166,7 +173,7 @@ class Shop:
             self.behaviour = changed(self.behaviour, await request.json())
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=422)
-        return web.json_response(asdict(self.behaviour))
+        return web.json_response(as_json(self.behaviour))
 
     async def _to_console(self, request: web.Request) -> web.Response:
         raise web.HTTPFound("/demo/")

@@ -25,6 +25,7 @@ FILES = {
 }
 VERBS = ("Promote", "PromoteFull", "Pause", "Resume", "Abort", "Retry")
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#a855f7", "#ec4899", "#14b8a6")  # no red: that is a flip
+TURNED = frozenset(("errorPercent", "latencyMs", "colour"))  # of the canary, by the page
 QUALITIES = {"good": 0.1, "bad": 3.0}  # per cent of errors
 OWN_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 MAX_BODY_BYTES = 4 * 1_048_576  # a report of 2,000 users is 0.5 MB
@@ -55,14 +56,22 @@ class App:
     """One running instance of the shop.
 
     Attributes:
-        change: Tells it a new behaviour.
+        behaviour: What it is like now, as its ``POST /behaviour`` spells it.
+        tell: Tells it a new behaviour and returns the whole; `Refused` if it makes no sense.
     """
 
     port: int
-    version: str
-    colour: str
-    quality: str
-    change: Callable[[dict[str, Any]], Awaitable[None]]
+    behaviour: dict[str, Any]
+    tell: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+    @property
+    def version(self) -> str:
+        """The revision that it is."""
+        return str(self.behaviour["version"])
+
+    async def change(self, values: dict[str, Any]) -> None:
+        """Make it another."""
+        self.behaviour = await self.tell(values)
 
 
 @dataclass(slots=True)
@@ -102,7 +111,6 @@ class Console:
         if version:
             colour = COLOURS[(int(version[1:]) - 1) % len(COLOURS)]
             await app.change({"version": version, "colour": colour})
-            app.version, app.colour = version, colour
         return await self.rollout.act("Start", revision=app.version, addresses=[f"127.0.0.1:{app.port}"])
 
     async def _next(self) -> str:
@@ -121,13 +129,12 @@ class Console:
         return await self.rollout.act(verb)
 
     async def _make(self, values: dict[str, Any]) -> str:
-        quality = values.get("quality")
-        if not isinstance(quality, str) or quality not in QUALITIES:
-            raise Refused(f"expected one of {', '.join(QUALITIES)}, got {quality!r}")
+        if not values or not set(values) <= TURNED:
+            raise Refused(f"expected any of {', '.join(sorted(TURNED))}")
         app = self.canary()
-        await app.change({"errorPercent": QUALITIES[quality]})
-        app.quality = quality
-        return f"{app.version} answers {QUALITIES[quality]:g} % of its requests with an error now"
+        await app.change(values)
+        now = app.behaviour
+        return f"{now['version']} answers {now['errorPercent']:g} % with an error, after {now['latencyMs']:g} ms"
 
     def _button(
         self, act: Callable[[dict[str, Any]], Awaitable[str]]
@@ -154,7 +161,7 @@ class Console:
         state = {
             "board": self.board.view(),
             "rollout": self.rollout.document,
-            "apps": [{"version": app.version, "colour": app.colour, "quality": app.quality} for app in self.apps],
+            "apps": [app.behaviour for app in self.apps],
             "canary": canary.version,
             "links": self.links,
         }

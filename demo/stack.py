@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from demo import console, documents
-from demo.app import VERSION_HEADER
+from demo.app import VERSION_HEADER, Behaviour, as_json
 from demo.console import COLOURS, QUALITIES, App, Console, Refused
 from demo.processes import Child, ChildError, start
 from demo.steering import Steering
@@ -222,18 +222,20 @@ async def _app(
     ports: documents.Ports,
 ) -> App:
     """Start one instance of the shop; the first is stable, the second the next version."""
-    quality, version, colour = wish.quality if number == 2 else "good", f"v{number}", COLOURS[number - 1]
+    quality = wish.quality if number == 2 else "good"
+    behaviour = Behaviour(f"v{number}", COLOURS[number - 1], QUALITIES[quality])
     env = {
-        "DEMO_VERSION": version,
-        "DEMO_COLOUR": colour,
-        "DEMO_ERROR_PERCENT": str(QUALITIES[quality]),
+        "DEMO_VERSION": behaviour.version,
+        "DEMO_COLOUR": behaviour.colour,
+        "DEMO_ERROR_PERCENT": f"{behaviour.error_percent:g}",
+        "DEMO_LATENCY_MS": f"{behaviour.latency_ms:g}",
         "DEMO_SEED": str(wish.seed + number),
         "DEMO_CONSOLE": f"http://127.0.0.1:{ports.console}",
     }
     argv = [sys.executable, "-P", "-m", "demo.app"]
     child = await _child(exits, children, f"app{number}", argv, logs, env=env, read_output=True)
     port = await _first_number(child)
-    return App(port, version, colour, quality, _changer(session, port))
+    return App(port, as_json(behaviour), _teller(session, port))
 
 
 async def _first_number(child: Child) -> int:
@@ -246,16 +248,18 @@ async def _first_number(child: Child) -> int:
         raise child.failure("did not start") from None
 
 
-def _changer(session: aiohttp.ClientSession, port: int) -> Callable[[dict[str, Any]], Awaitable[None]]:
-    async def change(values: dict[str, Any]) -> None:
+def _teller(session: aiohttp.ClientSession, port: int) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
+    async def tell(values: dict[str, Any]) -> dict[str, Any]:
         try:
             async with session.post(f"http://127.0.0.1:{port}/behaviour", json=values) as response:
-                if response.status != 200:
-                    raise Refused(f"the shop answers {response.status}: {await response.text()}")
-        except aiohttp.ClientError as error:
+                answer = dict(await response.json())
+        except (aiohttp.ClientError, ValueError) as error:
             raise Refused(f"the shop does not answer: {error}") from None
+        if response.status != 200:
+            raise Refused(str(answer.get("error")))
+        return answer
 
-    return change
+    return tell
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@
 const STATE_EVERY_MS = 500;
 const ME_EVERY_MS = 700;
 const NOTICE_MS = 6000;
+const KNOBS = ["errorPercent", "latencyMs", "colour"]; // of the canary
 const KEPT_TOGGLE = "cohort-demo-header"; // the header toggle stays over reloads, as the preview's cookie does
 
 const by = (id) => document.getElementById(id);
@@ -137,7 +138,7 @@ function drawRollout(rollout, canary, board) {
   by("promote").disabled = by("abort").disabled = !isUnderWay;
   by("retry").hidden = phase !== "Aborted";
   by("next").hidden = !["Healthy", "Aborted"].includes(phase);
-  setText(by("quality-label"), isTrial ? `The canary ${canary}:` : `The next version, now ${canary}:`);
+  setText(by("canary-label"), isTrial ? `The canary ${canary}:` : `The next version, now ${canary}:`);
 }
 
 function drawSteps(rollout, status, isTrial) {
@@ -165,9 +166,19 @@ function drawVersions(board, apps) {
     row.append(element("td", errors, version.errorPercent > 1 ? "bad" : ""));
     return row;
   });
-  const app = apps.find((one) => one.version === by("quality-label").dataset.canary);
-  by("make-bad").disabled = app != null && app.quality === "bad";
-  by("make-good").disabled = app != null && app.quality === "good";
+}
+
+function drawKnobs(app) {
+  document.querySelectorAll("button[data-errors]").forEach((button) => {
+    button.disabled = Number(button.dataset.errors) === app.errorPercent;
+  });
+  for (const name of KNOBS) if (document.activeElement !== by(name)) by(name).value = app[name];
+  tellKnobs();
+}
+
+function tellKnobs() {
+  setText(by("errorPercent").nextElementSibling, `${Number(by("errorPercent").value).toFixed(1)} %`);
+  setText(by("latencyMs").nextElementSibling, `${by("latencyMs").value} ms`);
 }
 
 async function showState() {
@@ -175,10 +186,11 @@ async function showState() {
   if (!response.ok) throw new Error(`the demo's server answers ${response.status}`);
   const state = await response.json();
   for (const app of state.apps) colours[app.version] = app.colour;
-  by("quality-label").dataset.canary = state.canary;
   drawCrowd(state.board);
   drawRollout(state.rollout, state.canary, state.board);
   drawVersions(state.board, state.apps);
+  const canary = state.apps.find((app) => app.version === state.canary);
+  if (canary) drawKnobs(canary);
 }
 
 // The visitor
@@ -239,8 +251,16 @@ by("preview-toggle").addEventListener("change", act(async () => {
 document.querySelectorAll("button[data-verb]").forEach((button) => {
   button.addEventListener("click", act(() => press("/demo/action", { verb: button.dataset.verb })));
 });
-document.querySelectorAll("button[data-quality]").forEach((button) => {
-  button.addEventListener("click", act(() => press("/demo/canary", { quality: button.dataset.quality })));
+document.querySelectorAll("button[data-errors]").forEach((button) => {
+  button.addEventListener("click", act(() => press("/demo/canary", { errorPercent: Number(button.dataset.errors) })));
 });
+for (const name of KNOBS) {
+  by(name).addEventListener("input", tellKnobs);
+  by(name).addEventListener("change", act(async () => {
+    const text = by(name).value;
+    by(name).blur();
+    await press("/demo/canary", { [name]: name === "colour" ? text : Number(text) });
+  }));
+}
 every(STATE_EVERY_MS, showState);
 every(ME_EVERY_MS, showMe);

@@ -92,14 +92,16 @@ async def test_static_urls(page: Page, running: Running) -> None:
 
 
 async def test_the_canary_is_made_bad_and_good_again(page: Page, running: Running) -> None:
-    """Buttons that turn the error rate of the version on trial."""
+    """Buttons and knobs that turn what the version on trial is like."""
     await page.locator("#make-bad").click()
-    await expect(page.locator("#notice")).to_contain_text("v2 answers 3 % of its requests with an error now")
+    await expect(page.locator("#notice")).to_contain_text("v2 answers 3 % with an error")
     await expect(page.locator("#make-bad")).to_be_disabled(timeout=SOON_MS)
-    assert [app["quality"] for app in running.state()["apps"]] == ["good", "bad"]
+    assert [app["errorPercent"] for app in running.state()["apps"]] == [0.1, 3]
+    await page.locator("#latencyMs").fill("50")
+    await expect(page.locator("#notice")).to_contain_text("after 50 ms", timeout=SOON_MS)
     await page.locator("#make-good").click()
     await expect(page.locator("#make-good")).to_be_disabled(timeout=SOON_MS)
-    assert [app["quality"] for app in running.state()["apps"]] == ["good", "good"]
+    assert [app["errorPercent"] for app in running.state()["apps"]] == [0.1, 0.1]
 
 
 async def test_abort_by_one_click(page: Page) -> None:

@@ -60,10 +60,15 @@ async def demo() -> AsyncIterator[Demo]:
     changes: list[tuple[int, dict[str, Any]]] = []
 
     def app(port: int, version: str) -> App:
-        async def change(values: dict[str, Any]) -> None:
-            changes.append((port, values))
+        behaviour = {"version": version, "colour": "#3b82f6", "errorPercent": 0.1, "latencyMs": 5}
 
-        return App(port, version, "#3b82f6", "good", change)
+        async def tell(values: dict[str, Any]) -> dict[str, Any]:
+            if values.get("errorPercent", 0) > 100:
+                raise Refused("errorPercent: expected a number from 0 to 100")
+            changes.append((port, values))
+            return {**behaviour, **values}
+
+        return App(port, behaviour, tell)
 
     console = Console([app(1, "v1"), app(2, "v2")], rollout, "secret", {"page": "http://127.0.0.1:8080/demo/"})
     async with TestClient(TestServer(console.application())) as client:
@@ -109,11 +114,13 @@ async def test_a_refusal_reaches_the_person(demo: Demo) -> None:
 
 
 async def test_the_canary_is_made_bad_and_good_again(demo: Demo) -> None:
-    """The one that is not stable, by 3 % and 0.1 %; after a promotion that is the other one."""
-    assert (await demo.press("/demo/canary", {"quality": "bad"}))[0] == 200
+    """Errors, latency and colour of the one that is not stable; after a promotion that is the other one."""
+    status, answer = await demo.press("/demo/canary", {"errorPercent": 3, "latencyMs": 200})
+    assert (status, answer["message"]) == (200, "v2 answers 3 % with an error, after 200 ms")
     demo.rollout.at("Healthy", "v2", None)
-    assert (await demo.press("/demo/canary", {"quality": "good"}))[0] == 200
-    assert demo.changes == [(2, {"errorPercent": 3.0}), (1, {"errorPercent": 0.1})]
+    assert (await demo.press("/demo/canary", {"errorPercent": 0.1, "colour": "#000000"}))[0] == 200
+    assert demo.changes == [(2, {"errorPercent": 3, "latencyMs": 200}), (1, {"errorPercent": 0.1, "colour": "#000000"})]
+    assert (await demo.press("/demo/canary", {"errorPercent": 101}))[0] == 409
 
 
 async def test_the_next_version_goes_where_nobody_is(demo: Demo) -> None:
@@ -131,12 +138,13 @@ async def test_the_next_version_goes_where_nobody_is(demo: Demo) -> None:
     [
         pytest.param("/demo/action", {"verb": "Abort"}, {"Origin": "http://evil.example"}, 403, id="another site"),
         pytest.param("/demo/action", {"verb": "Abort"}, {"Origin": "null"}, 403, id="a sandbox"),
-        pytest.param("/demo/canary", {"quality": "bad"}, {"Origin": "http://127.0.0.1:1"}, 403, id="another port"),
+        pytest.param("/demo/canary", {"errorPercent": 3}, {"Origin": "http://127.0.0.1:1"}, 403, id="another port"),
         pytest.param("/demo/action", {"verb": "Abort"}, {"Content_Type": "text/plain"}, 415, id="a form"),
         pytest.param("/demo/action", ["Abort"], {}, 422, id="no object"),
         pytest.param("/demo/action", {"verb": "Undo"}, {}, 409, id="no such verb"),
         pytest.param("/demo/action", {"verb": ["Abort"]}, {}, 409, id="verb of another type"),
-        pytest.param("/demo/canary", {"quality": []}, {}, 409, id="quality of another type"),
+        pytest.param("/demo/canary", {"version": "v9"}, {}, 409, id="not for the page to turn"),
+        pytest.param("/demo/canary", {}, {}, 409, id="nothing to turn"),
         pytest.param("/report/wrong", REPORT, {}, 404, id="not the load generator"),
         pytest.param("/report/secret", {"users": 1}, {}, 422, id="no report"),
     ],

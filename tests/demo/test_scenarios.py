@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,20 +63,6 @@ async def test_an_end_that_does_not_come_fails() -> None:
     code, said = await play("--limit", "1", "--users", "20")
     assert code == 1, said
     assert "FAILED: expected the version to be promoted, it was still" in said
-
-
-async def test_ports_that_are_taken_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default ports where they are free, and in any case the addresses are printed."""
-    from demo.documents import Ports
-    from demo.stack import choose_ports
-
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as probe:
-        port, free = taken.getsockname()[1], probe.getsockname()[1]
-        probe.close()
-        chosen = choose_ports(Ports(port, free, 0, 0))
-    assert chosen.traffic != port
-    assert chosen.metrics == free
-    assert len({chosen.traffic, chosen.metrics, chosen.controller, chosen.console}) == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["ctrl-c", "term", "kill"])

@@ -44,7 +44,7 @@ async def test_users_keep_their_version(proxy: FakeProxy) -> None:
     code, result, said = await load(proxy, "--plans", f"{proxy.url}/fake/plan", "--version-header", "X-Version")
     assert (code, result["ok"], result["flips"], result["lost"]) == (0, True, 0, 0), said
     assert result["users"] == len(proxy.keys) == 10
-    assert result["requests"] > 50
+    assert result["requests"] > 30
     assert {row["revision"] for row in result["versions"]} <= {"v1", "v2"}
     assert sum(row["users"] for row in result["versions"]) == 10
     errors = sum(row["errors"] for row in result["versions"])
@@ -59,7 +59,7 @@ async def test_users_keep_their_version(proxy: FakeProxy) -> None:
 
 async def test_a_flip_fails_and_is_reported(proxy: FakeProxy) -> None:
     """The issue, "Synthetic users": a flip is a failure with both answers printed; a report tells it of the seat."""
-    proxy.fault = lambda number, path: "flip" if number == 60 else ""
+    proxy.fault = lambda number, path: "flip" if number == 40 else ""
     code, result, said = await load(proxy, "--report", f"{proxy.url}/fake/report")
     assert (code, result["ok"]) == (1, False)
     assert result["flips"] >= 1
@@ -120,7 +120,7 @@ async def test_users_who_leave_are_replaced(proxy: FakeProxy) -> None:
     code, result, _ = await load(proxy, "--leave", "100", "--identity", "header", "--user-prefix", "vip-")
     assert code == 0
     assert proxy.keys <= {f"vip-{n}" for n in range(1, result["users"] + 1)}
-    assert len(proxy.keys) > 20
+    assert len(proxy.keys) > 12
     assert sum(row["users"] for row in result["versions"]) <= 10
 
 

@@ -18,6 +18,9 @@ class Reporter:
     Args:
         send: Delivers one message; it may raise OSError, and then the message is dropped and counted.
         totals: What the run counts so far, told with each message.
+
+    Attributes:
+        dropped: Messages that were not delivered; ``error`` says why the last one was not.
     """
 
     def __init__(self, send: Callable[[bytes], None], totals: Callable[[], dict[str, Any]]) -> None:
@@ -25,6 +28,7 @@ class Reporter:
         self._totals = totals
         self._waiting: dict[int, dict[str, Any]] = {}
         self.dropped = 0
+        self.error = ""
 
     def put(self, sight: Sight) -> None:
         """Note what a user saw; a flip that has not been told yet stays."""
@@ -42,8 +46,9 @@ class Reporter:
             try:
                 message = {"users": records[start : start + BATCH], "totals": self._totals()}
                 self._send(json.dumps(message).encode())
-            except OSError:
+            except OSError as error:
                 self.dropped += 1
+                self.error = str(error)
 
 
 def as_record(sight: Sight) -> dict[str, Any]:

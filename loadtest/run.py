@@ -9,6 +9,7 @@ import json
 import logging
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -44,21 +45,27 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = from_json(arguments[0])
     logging.basicConfig(level=logging.ERROR, format="locust: %(message)s")
+    crowd = Crowd(options, parse_journey(options.journey), count(1))
     try:
         connect = _connector(options)
+        reporter = Reporter(_sender(options.report), lambda: tally.totals(crowd.tally)) if options.report else None
+        learner = Learner(_source(options.plans), crowd) if options.plans else None
+        _check_port(options.web_port)
     except (OSError, ValueError) as error:
         click.echo(f"cohort loadtest: {error}", err=True)
         return 2
-    crowd = Crowd(options, parse_journey(options.journey), count(1))
     began = time.monotonic()
-    _run(options, crowd, connect)
+    _run(options, crowd, connect, reporter, learner)
+    for complaint in _complaints(reporter, learner):
+        click.echo(f"cohort loadtest: {complaint}", err=True)
     result = _summary(crowd, time.monotonic() - began)
     click.echo(json.dumps(result) if options.output == "json" else tally.text(result))
     return 0 if result["ok"] else 1
 
 
-def _run(options: Options, crowd: Crowd, connect: Callable[[], Client]) -> None:
-    reporter = Reporter(_sender(options.report), lambda: tally.totals(crowd.tally)) if options.report else None
+def _run(
+    options: Options, crowd: Crowd, connect: Callable[[], Client], reporter: Reporter | None, learner: Learner | None
+) -> None:
     shown = count(1)
 
     def watch(sight: Sight) -> None:
@@ -77,7 +84,7 @@ def _run(options: Options, crowd: Crowd, connect: Callable[[], Client]) -> None:
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, stop.set)
-    beside = _beside(options, crowd, reporter, stop)
+    beside = _beside(options, crowd, reporter, learner, stop)
     runner.start(options.users, options.spawn_rate)
     stop.wait(options.duration_s or None)
     stop.set()
@@ -91,15 +98,16 @@ def _run(options: Options, crowd: Crowd, connect: Callable[[], Client]) -> None:
     runner.quit()
 
 
-def _beside(options: Options, crowd: Crowd, reporter: Reporter | None, stop: Event) -> list[Any]:
+def _beside(
+    options: Options, crowd: Crowd, reporter: Reporter | None, learner: Learner | None, stop: Event
+) -> list[Any]:
     """What runs beside the users until ``stop`` is set."""
     beside = []
     if options.progress_s:
         beside.append(gevent.spawn(_every, options.progress_s, _progress(crowd), stop))
-    if options.plans:
-        learn = _learner(options.plans, crowd)
-        learn()
-        beside.append(gevent.spawn(_every, PLANS_S, learn, stop))
+    if learner:
+        learner.learn()
+        beside.append(gevent.spawn(_every, PLANS_S, learner.learn, stop))
     if reporter:
         beside.append(gevent.spawn(_every, EVERY_S, reporter.flush, stop))
     return beside
@@ -179,20 +187,58 @@ def _append(path: Path, message: bytes) -> None:
         file.write(message + b"\n")
 
 
-def _learner(plans: str, crowd: Crowd) -> Callable[[], None]:
-    """Takes in what the source of plans says; one that does not answer teaches nothing for now."""
+class Learner:
+    """Takes in what the source of plans says; one that does not answer teaches nothing for now.
+
+    Attributes:
+        learnt: How often it has said something.
+        error: Why it has said nothing the last time.
+    """
+
+    def __init__(self, fetch: Callable[[], bytes], crowd: Crowd) -> None:
+        self.learnt = 0
+        self.error = ""
+        self._fetch = fetch
+        self._ledger = crowd.ledger
+
+    def learn(self) -> None:
+        """Ask once."""
+        try:
+            for facts in parse_facts(self._fetch()):
+                self._ledger.learn(facts)
+            self.learnt += 1
+        except (OSError, LostError, ValueError) as error:
+            self.error = str(error)
+
+
+def _source(plans: str) -> Callable[[], bytes]:
+    """Fetches what is said of plans, from a URL or a file."""
     if plans.startswith("http://"):
         get = _client(plans)
-        return lambda: _learn(crowd, lambda: get("GET", {}, b""))
-    return lambda: _learn(crowd, Path(plans).read_bytes)
+        return lambda: get("GET", {}, b"")
+    return Path(plans).read_bytes
 
 
-def _learn(crowd: Crowd, fetch: Callable[[], bytes]) -> None:
-    try:
-        for facts in parse_facts(fetch()):
-            crowd.ledger.learn(facts)
-    except (OSError, LostError, ValueError) as error:
-        logging.getLogger("cohort").info("no plan: %s", error)
+def _complaints(reporter: Reporter | None, learner: Learner | None) -> list[str]:
+    """What went wrong beside the users, who were judged all the same."""
+    found = []
+    if reporter and reporter.dropped:
+        found.append(f"{reporter.dropped} reports were not delivered: {reporter.error}")
+    if learner and not learner.learnt:
+        found.append(f"no plan was learnt: {learner.error}")
+    return found
+
+
+def _check_port(port: int) -> None:
+    """Whether locust's page can have its port: locust itself would tell too late.
+
+    Raises:
+        OSError: It is taken.
+    """
+    if port:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
 
 
 def _client(url: str) -> Callable[[str, dict[str, str], bytes], bytes]:

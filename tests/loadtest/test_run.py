@@ -159,3 +159,27 @@ async def test_locusts_own_page(proxy: FakeProxy, free_port: Callable[[], int]) 
     assert b"ocust" in page
     assert f"http://127.0.0.1:{port}/" in said.decode()
     assert process.returncode == 0
+
+
+async def test_what_goes_wrong_beside_the_users_is_said(proxy: FakeProxy, free_port: Callable[[], int]) -> None:
+    """Reports that nobody takes and plans that are none do not fail the run, but nobody has to guess."""
+    nobody = f"http://127.0.0.1:{free_port()}/"
+    code, _, said = await load(proxy, "--report", nobody, "--plans", f"{proxy.url}/no/plan")
+    assert code == 0
+    assert "reports were not delivered" in said
+    assert "no plan was learnt" in said
+
+
+@pytest.mark.parametrize("option", ["--report", "--plans", "--target"])
+async def test_an_unknown_host_is_wrong_use(proxy: FakeProxy, option: str) -> None:
+    """Said at once, before any user comes."""
+    code, _, said = await load(proxy, option, "http://no-such-host.invalid")
+    assert code == 2
+    assert "cohort loadtest: " in said
+
+
+async def test_a_taken_port_for_locusts_page_is_wrong_use(proxy: FakeProxy) -> None:
+    """Said at once, not in a traceback of locust's."""
+    code, _, said = await load(proxy, "--web", proxy.url.rpartition(":")[2])
+    assert code == 2
+    assert "in use" in said

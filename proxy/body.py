@@ -42,7 +42,7 @@ class BodyReader(Protocol):
     Attributes:
         done: The body is complete.
         rest: Bytes behind the body once it is complete.
-        trailers: Fields behind the last chunk; empty until ``done``, and for other framings.
+        trailers: Fields behind the last chunk, as far as they have come; empty for other framings.
     """
 
     done: bool

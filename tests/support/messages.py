@@ -30,7 +30,7 @@ GOOD_CHUNKED_BODIES = [
     CHUNKS,
     b"0\r\n\r\n",
     b"000A\r\n0123456789\r\n00\r\n\r\n",
-    b'5;n=v;q="a b;\\"\r"\r\nhello\r\n0;x\r\n\r\n'.replace(b'\r"', b'\\r"'),
+    b'5;n=v;q="a b;\\"\\r"\r\nhello\r\n0;x\r\n\r\n',
     b"1\r\n\r\r\n1\r\n\n\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n",
     b"5\r\nhello\r\n6\r\n world\r\n0\r\nX-Sum: 9\r\nX-Empty:\r\n\r\n",
     b"24\r\n" + SMUGGLED + b"\r\n0\r\n\r\n",

@@ -134,9 +134,11 @@ class Evidence:
         uid: The rollout's.
         revision: On trial; looks while another one is are left out.
         keep_s: The longest window that will be asked for.
+        now: When the attempt began, in monotonic seconds.
     """
 
-    def __init__(self, uid: str, revision: str | None, keep_s: float) -> None:
+    def __init__(self, uid: str, revision: str | None, keep_s: float, now: float) -> None:
+        self._began = now
         self._uid = uid
         self._revision = revision
         self._keep_s = keep_s
@@ -182,6 +184,9 @@ class Evidence:
     def measure(self, provider: CohortProvider, now: float) -> Reading:
         """A metric of one arm over its window; too few requests or users, or no proxy's numbers, are no value."""
         fresh = [source for source in self._sources.values() if now - source.seen <= STALE_S]
+        if not fresh and now - self._began <= STALE_S:
+            everything = Need(provider.minimum_requests, provider.minimum_users)
+            return Reading(need=everything, note="no proxy has told its numbers yet")
         if not fresh:
             return Reading(error=f"no proxy has told numbers of revision {self._revision} for {STALE_S:g} s")
         counts = Counts()

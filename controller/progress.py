@@ -9,7 +9,7 @@ from controller.analysis import Decision
 from controller.change import Change, abort, begin, enter, revision_of
 from controller.events import Measure, Measured, Record, Tick
 from controller.observe import meet_latch
-from controller.phase import gate, is_done
+from controller.phase import hold, is_done
 from controller.state import Stage, State, Trial, unreachable
 
 MAX_TICK_S = 5.0  # a controller that was stopped for longer has watched nothing meanwhile: that time does not count
@@ -38,7 +38,7 @@ def _advance_once(change: Change) -> None:
     if not state.is_established:
         change.set(is_established=True)
         change.tell("Programmed", f"every proxy serves {revision_of(state.stable)}")
-    if state.is_document_missing:
+    if hold(state, change.now):
         return
     match state.stage:
         case Stage.CLEARING:
@@ -55,7 +55,7 @@ def _advance_once(change: Change) -> None:
 def _next_step(change: Change) -> None:
     trial = change.state.trial
     assert trial is not None  # there is one in STEPS
-    if not trial.paused_by and is_done(change.state, trial) and not gate(change.state, trial):
+    if not trial.paused_by and is_done(change.state, trial):
         enter(change, trial.index + 1)
 
 
@@ -126,21 +126,24 @@ def _watch(change: Change) -> None:
 
 
 def _elapsed(change: Change, trial: Trial, passed: float) -> Trial:
-    """The step's clock runs while every proxy has the plan; judging never stops, not even while it is paused."""
+    """The step's clock runs while every proxy has the plan; judging never stops, not even while it is paused.
+
+    An analysis begins when the plan has reached every proxy, and in the background not before there are users to judge.
+    """
     is_in_force = change.state.is_current and not unreachable(change.state, change.now)
     if is_in_force and not trial.paused_by:
         trial = replace(trial, elapsed_s=trial.elapsed_s + passed)
     if trial.run and (is_in_force or trial.run.elapsed_s):
         trial = replace(trial, run=analysis.elapse(trial.run, passed))
-    if trial.background:
+    if trial.background and trial.weight_bp and (is_in_force or trial.background.elapsed_s):
         trial = replace(trial, background=analysis.elapse(trial.background, passed))
     return trial
 
 
 def _ask(change: Change, trial: Trial) -> None:
-    """Have measured what is due; an analysis step's first look waits until the plan has reached every proxy."""
+    """Have measured what is due."""
     for run, index in ((trial.run, trial.index), (trial.background, None)):
-        if run and (index is None or run.elapsed_s or change.state.is_current):
+        if run and run.elapsed_s and (trial.weight_bp or index is not None):
             for metric in analysis.due(run):
                 change.commands.append(Measure(trial.attempt, index, metric.name, metric.provider.cohort))
 

@@ -49,6 +49,7 @@ from proxy.plan import Endpoint, Plan
 TICK_S = 0.2  # how late a timed pause may end
 SHARE_S = 60.0  # how far back the measured share looks where no template has a longer window
 CHECKPOINT_S = 1.0  # elapsed time that a crash may lose: a step lasts so much longer then
+CONFIRM_S = 10.0  # a plan is put again so often, so that a proxy's plan age tells a controller that is cut off
 RETRY_S = 1.0  # after the state could not be stored
 OUTRANKED_S = 0.2  # after a proxy turned out to have another plan than a moment ago
 
@@ -102,9 +103,10 @@ class Engine:
         self._poll_s = poll_s
         self._lock = asyncio.Lock()
         self._wake = {client.address: asyncio.Event() for client in clients}
+        self._put_at = {client.address: now for client in clients}
         self._plan: Plan | None = None
         self._attempt = 0
-        self._evidence = Evidence(state.uid, None, 1.0)
+        self._evidence = Evidence(state.uid, None, SHARE_S, now)
         self._share: Share | None = None
         self._version = stored.version if stored else 0
         self._conditions = _parse_conditions(stored)
@@ -185,7 +187,7 @@ class Engine:
             await self._latch(client)
         plan = self.plan()
         etag = shown["plan"]["etag"] if shown["plan"] else None
-        if plan and plan.etag != etag:
+        if plan and (plan.etag != etag or self._clocks.monotonic() - self._put_at[client.address] >= CONFIRM_S):
             await self._put(client, plan, etag)
         await self._count(client)
 
@@ -197,6 +199,7 @@ class Engine:
         except ControllerError as error:
             await self.apply(Unanswered(client.address, str(error), refused=isinstance(error, PlanRefused)))
         else:
+            self._put_at[client.address] = self._clocks.monotonic()
             await self._look(client)
 
     async def _look(self, client: ProxyClient) -> dict[str, Any] | None:
@@ -293,7 +296,8 @@ class Engine:
         if attempt != self._attempt:
             self._attempt = attempt
             revision = trial.version.revision if trial else None
-            self._evidence = Evidence(state.uid, revision, _longest_window_s(trial.templates if trial else {}))
+            keep_s = _longest_window_s(trial.templates if trial else {})
+            self._evidence = Evidence(state.uid, revision, keep_s, self._clocks.monotonic())
         if not state.is_current or before.generation != state.generation:
             self._evidence.restart_share()
             self._share = None

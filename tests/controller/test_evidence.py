@@ -35,8 +35,8 @@ class Watch:
         assert plan is not None
         self.plan = plan
         self.proxies = [FakeProxy(plan=plan) for _ in range(proxies)]
-        self.evidence = Evidence(plan.rollout.uid, plan.revision, keep_s)
         self.now = 100.0
+        self.evidence = Evidence(plan.rollout.uid, plan.revision, keep_s, self.now)
 
     @property
     def wall(self) -> float:
@@ -169,7 +169,7 @@ def test_another_revision_is_other_evidence() -> None:
     watch = Watch()
     other = watch.plan.model_copy(update={"revision": "v0"})
     watch.proxies[0].plan = other
-    watch.serve(5, requests=10, failures=10)
+    watch.serve(6, requests=10, failures=10)
     assert watch.measure().error
     watch.proxies[0].plan = watch.plan
     watch.serve(1, requests=10, failures=10)
@@ -180,6 +180,8 @@ def test_another_revision_is_other_evidence() -> None:
 def test_silence_is_no_signal() -> None:
     """C9: numbers that no proxy has confirmed lately are an error, not a result."""
     watch = Watch()
+    assert watch.measure().need is not None
+    watch.now += STALE_S + 1
     assert "no proxy has told numbers" in watch.measure().error
     watch.look()
     watch.serve(5, requests=100)

@@ -609,6 +609,35 @@ def _check_laws(world: World) -> None:
         assert now.trial is None or now.trial.weight_bp == 0
 
 
+def test_the_rarest_entries_are_met_too() -> None:
+    """Where random walks seldom get: each by the way that leads there."""
+    pause = {"pause": {}}
+    analysis = {"analysis": {"templates": [{"templateName": "rate"}]}}
+
+    held = World(document({"setWeight": 5}, analysis, pause), 2, template(count=1))
+    held.readings["rate"] = Reading(error="none")
+    held.until(Phase.HOLDING)
+    trial = held.state.trial
+    assert trial is not None
+    held.feed(Measured(trial.attempt, trial.index, "rate", Reading(1.0)))
+    assert held.phase is Phase.PAUSED
+
+    for first, phase_before in (({"pause": {"duration": "60s"}}, Phase.PROGRESSING), (analysis, Phase.HOLDING)):
+        world = World(document(first, pause), 2, template())
+        world.readings["rate"] = Reading(error="none")
+        world.until(phase_before)
+        world.run(3)
+        world.declare(document(pause, canary="v2"))
+        world.ask(Verb.START, version=version("v3", 9003))
+        assert world.phase is Phase.PAUSED
+
+    gated = beside({"setWeight": 5}, {"pause": {"duration": "60s"}}, {"setWeight": 5}, {"setWeight": 50})
+    gated.readings["beside"] = Reading(error="none")
+    gated.run(10)
+    gated.ask(Verb.PROMOTE)
+    assert gated.phase is Phase.HOLDING
+
+
 def test_a_hold_is_told_once() -> None:
     """An event when it begins and one when it ends, not one a second."""
     world = analysed().run(8)

@@ -291,6 +291,16 @@ async def test_a_fault_of_ours_does_not_take_the_kill_switch_away(
         assert all(proxy.latch for proxy in stand.proxies)
 
 
+async def test_a_plan_is_confirmed_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F13: a proxy sees from the age of its plan that nobody feeds it any more."""
+    monkeypatch.setattr("controller.net.engine.CONFIRM_S", 0.2)
+    async with standing(tmp_path, document(*QUICK)) as stand, stand.engine() as engine:
+        await until(phase_is(engine, Phase.PAUSED))
+        before = stand.admins[0].requests.count("PUT /plan")
+        await until(lambda: stand.admins[0].requests.count("PUT /plan") > before + 2)
+        assert len(stand.proxies[0].history) == 2
+
+
 async def test_a_proxy_that_talks_nonsense_is_one_that_does_not_answer(tmp_path: Path) -> None:
     """Another program behind the socket, or another version of ours."""
     async with standing(tmp_path, document(*QUICK)) as stand, stand.engine() as engine:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.docs import architecture, cli, configuration
+from tests.docs import architecture, cli, configuration, rollout
 
 
 def main() -> None:
     """Each page from its source."""
-    for page in (architecture, cli, configuration):
+    for page in (architecture, cli, configuration, rollout):
         page.PAGE.write_text(page.render(page.PAGE.read_text()))
 
 

@@ -206,9 +206,9 @@ def _split(lines: list[bytes], own_names: frozenset[bytes]) -> tuple[list[Field]
     fields: list[Field] = []
     own: dict[bytes, bytes] = {}
     for line in lines:
-        name, _, value = line.partition(b": ")
-        name = name.lower()
-        value = value[:-2]
+        at = line.index(b": ")
+        name = line[:at].lower()
+        value = line[at + 2 : -2]
         if name not in own_names:
             fields.append((name, line, value))
         elif name not in own:

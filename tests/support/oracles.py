@@ -146,7 +146,8 @@ def h11_reading(stream: bytes, is_request: bool) -> Reading | None:
             elif isinstance(event, h11.EndOfMessage):
                 reading.trailers = list(event.headers)
                 reading.end = len(stream) - len(connection.trailing_data[0])
-                reading.keep_alive = connection.their_state is not h11.MUST_CLOSE
+                if connection.their_http_version != b"1.0":  # h11 never keeps a connection of HTTP/1.0
+                    reading.keep_alive = connection.their_state is not h11.MUST_CLOSE
                 return reading
             else:
                 return reading

@@ -77,13 +77,15 @@ class Track:
     Attributes:
         inside: By arm, the gates that let this user in.
         newest: The newest generation seen.
-        aborted: The newest generation that answered with an abort.
+        live: The newest generation that answered with anything but an abort.
+        aborted: The newest generation that was aborted and has told this user so.
     """
 
     seen: int = 0
     inside: dict[str, int] = field(default_factory=dict)
     rollout: str = ""
     newest: int = 0
+    live: int = 0
     aborted: int = 0
 
     def forget(self) -> None:
@@ -123,6 +125,7 @@ class Ledger:
         self._weights: dict[int, Mapping[str, int]] = {}
         self._revisions: dict[tuple[str, int, str], str] = {}
         self._forced: dict[Gate, str] = {}
+        self._aborted: set[tuple[str, int]] = set()  # plans that were aborted while they were in force
         self._users: list[dict[str, int]] = []
 
     def learn(self, facts: PlanFacts) -> None:
@@ -152,7 +155,7 @@ class Ledger:
             The flip, after which the user starts afresh, so that one move counts once. Cost: microseconds.
         """
         if answer.rollout != user.rollout:
-            user.rollout, user.newest, user.aborted = answer.rollout, 0, 0
+            user.rollout, user.newest, user.live, user.aborted = answer.rollout, 0, 0, 0
         if rekeyed:
             user.forget()
         if answer.generation < user.newest:
@@ -182,12 +185,25 @@ class Ledger:
         return None
 
     def _after_abort(self, user: Track, answer: Answer) -> Flip | None:
+        """A plan that was aborted gives nobody the canary any more.
+
+        Who saw another answer of it before was there when it happened. Else an abort may be an earlier one, which this
+        very plan lifts: a proxy takes a plan first and clears the latch then, so its first answers may still be aborts.
+        """
+        plan = (answer.rollout, answer.generation)
         if answer.reason == ABORT:
-            user.aborted = max(user.aborted, answer.generation)
+            if user.live >= answer.generation:
+                self._aborted.add(plan)
+            if plan in self._aborted:
+                user.aborted = max(user.aborted, answer.generation)
+            return None if answer.arm == STABLE else Flip(None, answer, "an abort leads to stable")
+        user.live = max(user.live, answer.generation)
         if answer.arm == STABLE or answer.generation > user.aborted:
             return None
-        stable = self._revisions.get((answer.rollout, user.aborted, STABLE), "?")
-        before = Answer(user.aborted, stable, STABLE, ABORT, answer.rollout) if answer.reason != ABORT else None
+        before = Answer(
+            user.aborted, self._revision(answer.rollout, user.aborted, STABLE), STABLE, ABORT, answer.rollout
+        )
+        user.aborted = 0
         return Flip(before, answer, "after an abort nobody leaves stable until a newer plan lifts it")
 
     def _by_reason(self, user: Track, answer: Answer) -> Flip | None:
@@ -240,14 +256,16 @@ class Ledger:
     def _flip(self, user: Track, gate: int, arm: str, after: Answer) -> Flip:
         rollout, generation, reason = self._keys[gate]
         held = next((name for name, gates in user.inside.items() if gates >> gate & 1), STABLE)
-        revision = self._revisions.get((rollout, generation, held), "?")
-        before = Answer(generation, revision, held, reason, rollout)
+        before = Answer(generation, self._revision(rollout, generation, held), held, reason, rollout)
         if generation == after.generation:
             return Flip(before, after, "one plan, one user, two versions")
         entered = arm == after.arm
         bound = "at most" if entered else "at least"
         why = f"{arm} has {bound} as many users in generation {after.generation} as in {generation}"
         return Flip(before, after, f"{why}, so nobody {'enters' if entered else 'leaves'} it")
+
+    def _revision(self, rollout: str, generation: int, arm: str) -> str:
+        return self._revisions.get((rollout, generation, arm), "?")
 
     def _record(self, user: Track, gate: int, arm: str) -> None:
         """The user's first answer at this gate: count it and keep what it shows of the weights."""

@@ -30,6 +30,7 @@ async def test_one_square_is_one_user(page: Page) -> None:
     await expect(squares).to_have_count(USERS, timeout=SOON_MS)
     await expect(page.locator("#grid i[data-revision='v1']").first).to_be_visible(timeout=SOON_MS)
     await expect(page.locator("#grid i.flipped")).to_have_count(0)
+    await expect(page.locator("#flip-details li")).to_have_text([])
     await expect(page.locator("#flips")).to_have_text("no flip")
     await expect(page.locator("#lost")).to_have_text("no request lost")
     await expect(page.locator("#legend li").first).to_contain_text("users")
@@ -121,4 +122,5 @@ async def test_abort_by_one_click(page: Page) -> None:
     await expect(page.locator("#revisions")).to_have_text("v1 → v3", timeout=SOON_MS)
     await switch(page, "header-toggle")
     await sees(page, "v3", "route/page-toggle")
+    await expect(page.locator("#flip-details li")).to_have_text([])
     await expect(page.locator("#flips")).to_have_text("no flip")

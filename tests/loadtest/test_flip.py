@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,6 +42,7 @@ def judge(*answers: Answer, facts: tuple[PlanFacts, ...] = ()) -> list[bool]:
         pytest.param([canary(1), stable(2), stable(3)], [weight(1, 500), weight(2, 100)], id="back: weight lowered"),
         pytest.param([canary(1), stable(1, "abort"), stable(1, "abort"), stable(2)], [], id="back at an abort"),
         pytest.param([canary(1), stable(1, "abort"), canary(2)], [], id="an abort that a newer plan lifts"),
+        pytest.param([stable(1, "abort"), stable(2, "abort"), canary(2)], [], id="an abort that lasts into its lift"),
         pytest.param([canary(1), stable(2), canary(3, revision="v3")], [], id="another revision deals anew"),
         pytest.param([canary(1), stable(1, "fallback"), canary(1)], [], id="the canary was down"),
         pytest.param([canary(1), stable(1, "route/payments"), canary(1)], [], id="a route by path"),
@@ -68,9 +70,9 @@ def test_allowed_moves_are_no_flips(answers: list[Answer], facts: list[PlanFacts
         pytest.param([stable(1), canary(2)], [weight(1, 500), weight(2, 100)], id="in at a lower weight"),
         pytest.param([canary(1)], [weight(1, 0)], id="in at weight 0"),
         pytest.param([stable(1)], [weight(1, 10_000)], id="out at 100 %"),
-        pytest.param([stable(1, "abort"), canary(1)], [], id="canary after an abort"),
-        pytest.param([stable(2, "abort"), canary(1)], [], id="canary of an older plan after an abort"),
-        pytest.param([stable(2, "abort"), canary(2, "route/staff")], [], id="a route does not outrank an abort"),
+        pytest.param([canary(1), stable(1, "abort"), canary(1)], [], id="canary after an abort"),
+        pytest.param([stable(2), stable(2, "abort"), canary(1)], [], id="canary of an older plan after an abort"),
+        pytest.param([stable(2), stable(2, "abort"), canary(2, "route/staff")], [], id="a route does not outrank it"),
         pytest.param([canary(1, "abort")], [], id="abort on the canary"),
         pytest.param([canary(1), stable(1, "unkeyed")], [], id="the key was lost"),
         pytest.param([canary(1, "unkeyed")], [], id="unkeyed on the canary"),
@@ -87,6 +89,15 @@ def test_other_moves_are_flips(answers: list[Answer], facts: list[PlanFacts]) ->
 def test_one_move_counts_once() -> None:
     """After a flip the user starts afresh: staying on the wrong version is not a flip again, going back is."""
     assert judge(canary(1), stable(1), stable(1), stable(1), canary(1)) == [False, True, False, False, True]
+
+
+def test_one_user_shows_another_that_a_plan_was_aborted() -> None:
+    """Who comes after an abort cannot know whether this plan lifts it; who was there before can."""
+    ledger, there, later = Ledger(), Track(), Track()
+    assert [ledger.see(there, answer) for answer in (canary(1), stable(1, "abort"))] == [None, None]
+    assert ledger.see(later, stable(1, "abort")) is None
+    assert ledger.see(later, canary(1)) is not None
+    assert ledger.see(later, canary(1)) is None  # one move counts once
 
 
 def test_a_login_may_move_a_user_once() -> None:
@@ -180,6 +191,36 @@ def test_a_true_proxy_never_flips(plans: list[ModelPlan], requests: list[tuple[i
             ledger.learn(PlanFacts(plan.generation, plan.trial, {CANARY: plan.weight_bp}, "shop/checkout"))
         flip = ledger.see(users[number], plan.answer(KEYS[number]))
         assert flip is None, str(flip)
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.integers(0, 4)),
+        st.tuples(st.just("plan"), st.tuples(st.sampled_from(["v2", "v3"]), WEIGHTS)),
+        st.tuples(st.sampled_from(["abort", "lift", "clear"]), st.none()),
+    ),
+    max_size=120,
+)
+
+
+@given(EVENTS)
+def test_a_true_proxy_under_aborts_never_flips(events: list[tuple[str, Any]]) -> None:
+    """A latch stands over plans; one that lifts it is taken first, and then the latch goes, with answers in between."""
+    ledger, users = Ledger(), [Track() for _ in KEYS]
+    plan, latched, lifts = ModelPlan(1, "v2", 5000), False, False
+    for what, value in events:
+        if what == "ask":
+            answer = stable(plan.generation, "abort") if latched else plan.answer(KEYS[value])
+            flip = ledger.see(users[value], answer)
+            assert flip is None, str(flip)
+        elif what == "plan":
+            plan, lifts = ModelPlan(plan.generation + 1, *value), False
+        elif what == "abort":
+            latched, lifts = True, False
+        elif what == "lift":
+            plan, lifts = replace(plan, generation=plan.generation + 1), latched
+        elif lifts:
+            latched = False
 
 
 @given(PLANS, st.integers(0, len(KEYS) - 1), st.integers(0, 7), st.booleans())

@@ -156,7 +156,7 @@ def parse_request(head: bytes, limits: HeadLimits) -> Request:
     Raises:
         DownstreamError: 400, or 405 (CONNECT, TRACE), 414, 417, 431, 501, 505.
 
-    Cost: 4 us for a browser's GET of nine fields.
+    Cost: 4.5 us for a browser's GET of nine fields.
     """
     match = REQUEST_HEAD.fullmatch(head)
     authority: bytes | None = None
@@ -288,7 +288,7 @@ def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> Response:
     Raises:
         UpstreamError: ``protocol``.
 
-    Cost: 2 us for five fields.
+    Cost: 3 us for five fields.
     """
     match = RESPONSE_HEAD.fullmatch(head)
     if match is not None:

@@ -62,13 +62,17 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit measured, ``+`` if the tree had changes; empty outside a repository."""
-    folder = Path(__file__).parent
-    head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True)
-    changes = subprocess.run(
-        ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True
-    )
-    return head.stdout.strip() + ("+" if changes.stdout.strip() else "") if head.returncode == 0 else ""
+    """The commit measured, ``+`` if the tree had changes; empty outside a repository or without git."""
+    head = _git("rev-parse", "--short=12", "HEAD")
+    return head + ("+" if head and _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def now() -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from proxy.http1 import CHUNKED, UNTIL_CLOSE, Request, Response
+from proxy.http1 import CHUNKED, UNTIL_CLOSE, Field, Request, Response
 
 _KEEP, _DROP, _HOP, _REQUEST_ID, _TRACE, _BAGGAGE = range(6)
 
@@ -18,6 +18,7 @@ _KEEP, _DROP, _HOP, _REQUEST_ID, _TRACE, _BAGGAGE = range(6)
 # one), traceparent (likewise), baggage, and of the forwarded set by name, None where the peer is not to be believed.
 Told = tuple[bytes, bytes, bytes, bytes | None, dict[bytes, bytes] | None]
 
+OWN_PREFIX = b"x-cohort-"
 # What only a trusted peer may say about the hops before us. RFC 7239 and the de-facto set.
 FORWARDED_FIELDS = frozenset(
     (
@@ -56,7 +57,7 @@ class RequestRules:
         """What to do with a field; a name with ``_`` counts as the one with ``-``, as CGI-like services read it."""
         folded = name.replace(b"_", b"-")
         action = _SPOKEN.get(name, _KEEP)
-        if folded.startswith(b"x-cohort-"):
+        if folded.startswith(OWN_PREFIX):
             action = _DROP
         elif self._trusted:
             action = _HOP if name in _CONTINUED else action
@@ -176,6 +177,11 @@ def _with_member(baggage: bytes, own: bytes) -> bytes:
     return b",".join([*kept, own])
 
 
+def passed_on(fields: Iterable[Field]) -> bytes:
+    """The lines of an interim response or of trailers without those in which a service speaks for us."""
+    return b"".join(line for name, line, _ in fields if not name.replace(b"_", b"-").startswith(OWN_PREFIX))
+
+
 def decision_lines(arm: str, rollout: str, revision: str, reason: str, generation: int) -> bytes:
     """The decision as header lines, the same for the service and, when it is explained, for the client."""
     return (
@@ -198,7 +204,7 @@ class ResponseRules:
 
     def _classify(self, name: bytes) -> int:
         action = _PLAIN
-        if name.replace(b"_", b"-").startswith(b"x-cohort-"):
+        if name.replace(b"_", b"-").startswith(OWN_PREFIX):
             action = _OURS
         elif name in _INSPECTED:
             action = _INSPECTED[name]

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 MAX_BLOCKS = 1024  # kinds of clients at one time; 8 MB at the most, 1 MB with common browsers
 MAX_BLOCK_BYTES = 2048  # a browser's fields without cookies have 400 to 1,000
-MAX_FIELDS = 50  # far below every limit on their number, so that a Cookie line more is none too many
 MAX_RESPONSES = 512  # heads; 2 MB at the most
 MAX_RESPONSE_BYTES = 1024
 MAX_SEEN = 8192  # blocks that came once; only a second one is kept, so that unique ones push nobody out
@@ -113,7 +112,9 @@ class HeadMemo:
     def _learn(self, head: bytes, key: bytes, has_cookie: bool) -> Request:
         """Parse, and keep the block if it comes for the second time and is as plain as `parse` takes it for."""
         request = parse_request(head, self._limits)
-        if len(key) > MAX_BLOCK_BYTES or len(request.fields) > MAX_FIELDS or not request.http11:
+        # A Cookie line more must not be one too many: the lines of the block are those between its first CRLF and last two.
+        has_room = key.count(b"\r\n") - 2 < self._limits.count
+        if len(key) > MAX_BLOCK_BYTES or not has_room or not request.http11:
             return request
         if (
             self._seen.before(key)

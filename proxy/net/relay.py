@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from proxy.body import LAST_CHUNK, BodyReader, body_reader, chunk
 from proxy.errors import DownstreamError, ProxyError, UpstreamError
 from proxy.exchange import ANSWER, CONNECTING, LINGER, RELAYING, RETRY, TRUNCATE, Exchange
-from proxy.forward import framing_lines
+from proxy.forward import framing_lines, passed_on
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Request, Response
 from proxy.net.pool import Endpoint, least_loaded
 from proxy.net.upstream import HOLD_PEER, NEVER, Upstream
@@ -205,8 +205,8 @@ class Relay:
     def interim(self, response: Response) -> None:
         """A 1xx other than 101; HTTP/1.0 clients never see one."""
         if self.request.http11 and (response.status != 100 or self.request.expect_continue):
-            lines = b"".join(line for name, line, _ in response.fields if not name.startswith(b"x-cohort-"))
-            self._client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason, lines))
+            head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason, passed_on(response.fields))
+            self._client.write(head)
 
     def response_head(self, response: Response, payload: bytes, reader: BodyReader) -> None:
         """The final head, with what came of the body."""
@@ -250,10 +250,8 @@ class Relay:
         framed = chunk(payload) if payload else b""
         if not reader.done:
             return framed
-        trailers = getattr(reader, "trailers", None)
-        if trailers and self.request.te_trailers:
-            lines = b"".join(line for name, line, _ in trailers if not name.startswith(b"x-cohort-"))
-            return b"%b0\r\n%b\r\n" % (framed, lines)
+        if reader.trailers and self.request.te_trailers:
+            return b"%b0\r\n%b\r\n" % (framed, passed_on(reader.trailers))
         return framed + LAST_CHUNK
 
     def _response_ended(self, reader: BodyReader) -> None:

@@ -583,3 +583,13 @@ async def test_a_plan_that_leaves_out_an_endpoint_closes_its_connections() -> No
         async with asyncio.timeout(5):
             while len(proxy.server.upstreams) > 1:
                 await asyncio.sleep(0.01)
+
+
+async def test_trailers_reach_a_client_that_takes_them_without_words_for_us() -> None:
+    """Contract items 9 and 10."""
+    reply = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 9\r\nX_Cohort_Arm: forged\r\n\r\n"
+    async with service(replies(reply)) as (_, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        takes = b"GET /a HTTP/1.1\r\nHost: t\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n"
+        assert (await proxy.ask(takes)).endswith(b"2\r\nok\r\n0\r\nX-Sum: 9\r\n\r\n")
+        assert (await proxy.ask(LAST)).endswith(b"2\r\nok\r\n0\r\n\r\n")

@@ -16,6 +16,10 @@ from tests.support.leaks import children, left_over, open_sockets, unfinished_ta
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
+# Programs under test run as on a machine that sets nothing: unbuffered output would hide what is lost at their end.
+for variable in [name for name in os.environ if name.startswith("PYTHON")]:
+    del os.environ[variable]
+
 # Examples are timed on a machine that does other things too; CI must not fail today for what it passed yesterday.
 hypothesis.settings.register_profile("cohort", deadline=None, derandomize=IN_CI)
 hypothesis.settings.load_profile("cohort")

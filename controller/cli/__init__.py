@@ -29,9 +29,18 @@ def main() -> int:
         code = BROKEN_PIPE
     except Exception as error:
         code = _explain(error)
-    if code in (INTERRUPTED, BROKEN_PIPE):
+    if code in (INTERRUPTED, BROKEN_PIPE) or not _is_written():
         _discard_output()
     return code
+
+
+def _is_written() -> bool:
+    """Whether all output is out: what a full disk did not take would make the interpreter's last flush fail too."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _explain(error: Exception) -> int:
@@ -54,5 +63,5 @@ def _open_output() -> None:
 
 
 def _discard_output() -> None:
-    """Let the interpreter's last flush go nowhere: it would complain of the broken pipe once more."""
+    """Let the interpreter's last flush go nowhere: it would complain once more, and exit with a code of its own."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -16,7 +16,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page, async_playwright
 
 from tests.support.demo import demo
-from tests.support.require import require
+from tests.support.require import require, require_library
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -49,6 +49,7 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     require("chromium")
+    require_library("libatomic.so.1", "libatomic1")  # of the node that Playwright's driver brings along
     with demo(tmp_path_factory.mktemp("demo"), "--users", str(USERS)) as process:
         process.until(f"{USERS} users are there")
         running = Running(process.addresses["page"], process.addresses["shop"])
@@ -57,7 +58,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[BrowserContext]:
+async def browser(tmp_path: Path, running: Running) -> AsyncIterator[BrowserContext]:
     """A browser that has never been anywhere."""
     async with async_playwright() as playwright:
         context = await playwright.chromium.launch_persistent_context(

@@ -2,10 +2,12 @@
 # Programs that only the system's packages have. Root on Debian gets the missing ones; anybody else is told how to,
 # and the tests that need them say so when they skip (tests/support/require.py).
 set -eu
+PATH="$PATH:/usr/sbin:/sbin"
 missing=
 for program in chromium curl nginx wrk; do
-    PATH="$PATH:/usr/sbin:/sbin" command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
+    command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
+ldconfig -p 2>/dev/null | grep -q 'libatomic\.so\.1' || missing="$missing libatomic1" # Playwright's driver links it
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "not installed:$missing; the tests that need them are skipped (as root: apt-get install$missing)" >&2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 
@@ -35,3 +36,16 @@ def require(program: str, package: str = "") -> str:
         return find(program, package)
     except FileNotFoundError as error:
         pytest.skip(str(error))
+
+
+def require_library(name: str, package: str) -> None:
+    """The same for a shared library that something not of Debian links.
+
+    Args:
+        name: As the linker knows it, ``libatomic.so.1``.
+        package: The Debian package that has it.
+    """
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        pytest.skip(f"{name} is not installed: as root, apt-get install {package}")

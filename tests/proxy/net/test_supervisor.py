@@ -276,7 +276,7 @@ async def test_a_worker_that_dies_while_leaving_is_not_replaced(tmp_path: Path, 
         await proxy.until_ready()
         assert (await proxy.ask("POST", "/drain", {"by": "anna"})).status == 202
         await kill_workers(proxy, signal.SIGKILL, 1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(18):
             assert await proxy.process.wait() == 0
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 from controller.spec import (
     API_VERSION,
-    KINDS,
     AnalysisTemplate,
     CanaryRollout,
     TemplateSpec,
     analyses,
     cross_faults,
     template_metrics,
+    validate_document,
 )
-from proxy.document import DocumentError, Fault, load, validate
+from proxy.document import DocumentError, Fault, load
 
 _OTHERS = ("Plan", "ProxySettings", "ControllerSettings")  # kinds of ours that are no business of a rollouts' folder
 
@@ -71,10 +71,7 @@ def read(path: str, content: bytes, before: File | None) -> File:
         if not _concerns_us(value):
             return File(path)
         key = _key(value)
-        kind = value.get("kind")
-        if not isinstance(kind, str) or kind not in KINDS:
-            raise DocumentError([Fault("kind", f"expected one of {', '.join(KINDS)}, got {kind!r}")])
-        document = validate(KINDS[kind], value)
+        document = validate_document(value)
     except DocumentError as error:
         return File(path, kept, f"{path}: {error}", key or (before.key if before else ""))
     return File(path, document, key=document.key if isinstance(document, CanaryRollout) else "")
@@ -115,6 +112,12 @@ def declared(files: Iterable[File]) -> dict[str, Declared]:
     return found
 
 
+def _repeated(templates: list[AnalysisTemplate]) -> set[str]:
+    """Names of templates that are there twice in one namespace: which counts would depend on the order of files."""
+    seen = [(template.metadata.namespace, template.metadata.name) for template in templates]
+    return {name for namespace, name in seen if seen.count((namespace, name)) > 1}
+
+
 def _declared(file: File, paths: list[str], templates: list[AnalysisTemplate], known: list[File]) -> Declared:
     document = file.document
     assert isinstance(document, CanaryRollout)  # the caller has looked
@@ -124,6 +127,8 @@ def _declared(file: File, paths: list[str], templates: list[AnalysisTemplate], k
     if faults:
         return Declared(problem=f"{file.path}: {'; '.join(map(str, faults))}")
     named = {name for analysis in analyses(document.spec.strategy.canary).values() for name in analysis.names}
+    if twice := sorted(named & _repeated(templates)):
+        return Declared(problem=f"AnalysisTemplate {', '.join(twice)} is declared by two files: remove one")
     problems = [file.problem] if file.problem else []
     problems += [
         f.problem

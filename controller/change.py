@@ -52,9 +52,8 @@ class Change:
 
     def latch(self, abort: Abort) -> None:
         """Have every proxy latched, before anything else."""
-        reason = f"{abort.reason}: {abort.message}" if abort.message else abort.reason
         others = [c for c in self.commands if not isinstance(c, SetLatch)]
-        self.commands = [SetLatch(abort.id, abort.revision, abort.by, reason), *others]
+        self.commands = [SetLatch(abort.id, abort.revision, abort.by, abort.text), *others]
 
     def tell(self, reason: str, message: str, is_warning: bool = False) -> None:
         """Tell people."""

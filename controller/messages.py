@@ -13,6 +13,8 @@ from proxy.plan import Name, Revision
 
 MAX_TTL_S = 90 * 86_400.0  # a link that outlives the rollout it was made for helps nobody
 
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"  # it goes into logs and terminals
+
 _TAKES = {Verb.START: ("addresses",), Verb.SET_WEIGHT: ("weight",), Verb.ABORT: ("reason",)}
 
 
@@ -28,11 +30,11 @@ class ActionRequest(Document):
     """
 
     verb: Verb
-    by: Annotated[str, Field(min_length=1, max_length=256)]
+    by: Annotated[str, Field(min_length=1, max_length=256, pattern=PRINTABLE)]
     revision: Revision | None = None
     weight: Percent | None = None
     addresses: Addresses | None = None
-    reason: Annotated[str, Field(max_length=1024)] | None = None
+    reason: Annotated[str, Field(max_length=1024, pattern=PRINTABLE)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> ActionRequest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from controller import analysis
-from controller.analysis import Decision
+from controller.analysis import Decision, Outcome
 from controller.change import Change, abort, begin, enter, revision_of
 from controller.events import Measure, Measured, Record, Tick
 from controller.observe import meet_latch
@@ -160,7 +160,7 @@ def on_measured(change: Change, event: Measured) -> None:
     run = analysis.take(run, event.metric, event.reading)
     change.trial(**{"background" if is_background else "run": run})
     for metric in run.metrics:
-        if metric.name == event.metric and metric.outcome:
+        if metric.name == event.metric and metric.outcome and metric.outcome is not Outcome.NO_DATA:
             change.commands.append(
                 Record(trial.version.revision, event.index, metric.name, metric.value, metric.outcome, metric.message)
             )

@@ -507,7 +507,15 @@ def parse_document(text: bytes | str) -> CanaryRollout | AnalysisTemplate:
     Raises:
         DocumentError: With every fault and its field path.
     """
-    value: Any = load(text)
+    return validate_document(load(text))
+
+
+def validate_document(value: Any) -> CanaryRollout | AnalysisTemplate:
+    """Validate plain values by their ``kind``: one document of the rollouts' folder.
+
+    Raises:
+        DocumentError: With every fault and its field path.
+    """
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise DocumentError([Fault("kind", f"expected one of {', '.join(KINDS)}, got {kind!r}")])

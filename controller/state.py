@@ -101,6 +101,11 @@ class Abort:
     message: str = ""
     failed: tuple[str, ...] = ()
 
+    @property
+    def text(self) -> str:
+        """Why, as a latch keeps it: the reason, and the message after a colon."""
+        return f"{self.reason}: {self.message}" if self.message else self.reason
+
 
 @dataclass(frozen=True, slots=True)
 class Action:

@@ -69,6 +69,11 @@ def timestamp(wall_s: float) -> str:
     return datetime.fromtimestamp(wall_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def printable(text: str) -> str:
+    """The text on one line, whatever a peer has put into it."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 class Engine:
     """One rollout with its proxies and its place in the store.
 
@@ -279,7 +284,7 @@ class Engine:
         results = list(latched or ())
         if state.stage is Stage.ABORTED and self.state.stage is not Stage.ABORTED and latched is None:
             results = await self._latch_all(commands)
-        await self._save(state, commands, is_tick=isinstance(event, Tick))
+        await self._save(state, commands, may_wait=isinstance(event, Tick | Measured))
         self._take(state)
         results += self._execute(commands)
         await self._show()
@@ -302,11 +307,11 @@ class Engine:
             self._evidence.restart_share()
             self._share = None
 
-    async def _save(self, state: State, commands: Sequence[Command], is_tick: bool) -> None:
-        """Store a transition; of ticks that only let time pass, one a second."""
+    async def _save(self, state: State, commands: Sequence[Command], may_wait: bool) -> None:
+        """Store a transition; of those that only let time pass, one a second."""
         told = [command for command in commands if isinstance(command, Tell)]
         measured = [command for command in commands if isinstance(command, Record)]
-        is_quiet = is_tick and not told and not measured and state.generation == self.state.generation
+        is_quiet = may_wait and not told and not measured and state.generation == self.state.generation
         now = self._clocks.monotonic()
         if is_quiet and now - self._stored_at < CHECKPOINT_S:
             return
@@ -319,7 +324,7 @@ class Engine:
         self._stored_text, self._stored_at = text, now
         for tell in told:
             level = logging.WARNING if tell.is_warning else logging.INFO
-            log.log(level, "%s: %s: %s", self.key, tell.reason, tell.message)
+            log.log(level, "%s: %s: %s", self.key, tell.reason, printable(tell.message))
 
     def _execute(self, commands: Sequence[Command]) -> list[Event]:
         """Do what is to be done at once, and wake the tasks that do the rest."""
@@ -355,7 +360,7 @@ class Engine:
     async def _latch(self, client: ProxyClient) -> None:
         abort = self.state.abort
         if abort:
-            command = SetLatch(abort.id, abort.revision, abort.by, f"{abort.reason}: {abort.message}")
+            command = SetLatch(abort.id, abort.revision, abort.by, abort.text)
             await self.apply(await self._try_latch(client, command))
 
     # What others ask

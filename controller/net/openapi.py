@@ -24,10 +24,20 @@ _READ = (Status, ActionAnswer, EventAnswer, PreviewAnswer, WhoamiAnswer, Failure
 _WRITTEN = (ActionRequest, PreviewRequest)
 
 _ONE = "/api/v1/rollouts/{namespace}/{name}"
+_NAMES = ("namespace", "name")
 
 
 def openapi() -> dict[str, Any]:
     """The whole document."""
+    place = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _NAMES]
+    found = _document()
+    for path, operations in found["paths"].items():
+        if path.startswith(_ONE):
+            operations["parameters"] = place
+    return found
+
+
+def _document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {

@@ -88,8 +88,11 @@ class ProxyClient:
         was_putting = self._putting.locked()
         latch = await self._latch(body)
         if was_putting:
-            async with asyncio.timeout(PUT_S), self._putting:
-                latch = await self._latch(body)
+            try:
+                async with asyncio.timeout(PUT_S), self._putting:
+                    latch = await self._latch(body)
+            except TimeoutError:
+                raise Temporary(f"a plan that was under way has not ended within {PUT_S:g} s") from None
         return latch
 
     async def _latch(self, body: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from controller import catalog, planner, state
 from controller.catalog import Declared
-from controller.errors import Permanent
+from controller.errors import ControllerError, Permanent, Temporary
 from controller.events import Documented, Missing
 from controller.messages import EventAnswer
 from controller.metrics import exposition
@@ -47,7 +47,7 @@ def run(settings: ControllerSettings) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     try:
         asyncio.run(_until_signalled(settings))
-    except Permanent as error:
+    except ControllerError as error:
         log.critical("%s", error)
         sys.exit(1)
 
@@ -141,6 +141,7 @@ class Controller:
         self._folder = Folder(settings.rollouts)
         self._engine: Engine | None = None
         self._others: dict[str, Declared] = {}
+        self._is_told = True
         self._since = timestamp(clocks.wall())
         known = [keys.split.current, *([keys.split.previous] if keys.split.previous else [])]
         self._secrets = {planner.key_id(secret): secret for secret in known}
@@ -164,12 +165,23 @@ class Controller:
                     is_running = True
                     tasks.create_task(self._engine.run(), name=f"rollout {self._engine.key}")
                 await asyncio.sleep(LOOK_S)
-                if not await self._look():
-                    continue
-                if self._engine is None:
-                    self._engine = await self._choose()
-                if self._engine:
-                    await self._declare(self._engine)
+                try:
+                    await self._follow()
+                except Temporary as error:
+                    log.error("%s", error)
+                except Exception:  # a task's root: a fault of ours must not take the kill switch away
+                    log.exception("a look at %s failed", self._settings.rollouts)
+
+    async def _follow(self) -> None:
+        """Look at the folder, and tell of what has changed until that is stored."""
+        self._is_told = not await self._look() and self._is_told
+        if self._is_told:
+            return
+        if self._engine is None:
+            self._engine = await self._choose()
+        if self._engine:
+            await self._declare(self._engine)
+        self._is_told = True
 
     async def _look(self) -> bool:
         is_changed = await asyncio.to_thread(self._folder.look)

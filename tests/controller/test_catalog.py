@@ -94,6 +94,12 @@ def test_a_broken_template_is_said_at_the_rollouts_that_name_it() -> None:
     assert found.problem.startswith("rate.yaml: spec.metrics[0].provider.cohort.metric")
 
 
+def test_one_template_in_two_files_is_neither() -> None:
+    """Which judges would depend on the order of names."""
+    found = catalog.declared(files(checkout=CHECKOUT, rate=RATE, again=RATE, latency=LATENCY))["shop/checkout"]
+    assert found.problem == "AnalysisTemplate success-rate is declared by two files: remove one"
+
+
 def test_one_rollout_in_two_files_is_neither() -> None:
     """Which counts would depend on the order of names."""
     found = catalog.declared(files(a=CHECKOUT, b=CHECKOUT, rate=RATE, latency=LATENCY))["shop/checkout"]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -237,3 +238,23 @@ async def test_what_cannot_start_says_why(place: Place, broken: dict[str, Any], 
     assert process.returncode == 1
     assert part in told.decode()
     assert "Traceback" not in told.decode()
+
+
+async def test_a_disk_that_is_full_does_not_take_the_kill_switch_away(place: Place) -> None:
+    """A document changes and cannot be stored: told again and again, while an abort goes on working."""
+    place.write("checkout.yaml", DOCUMENT)
+    async with place.program() as program:
+        await program.phase("Paused")
+        with sqlite3.connect(place.root / "controller.db") as breaker:
+            breaker.execute("CREATE TRIGGER full BEFORE INSERT ON rollout BEGIN SELECT RAISE(FAIL, 'disk full'); END")
+        breaker.close()
+        place.write("checkout.yaml", other(explain="Always"))
+        await asyncio.sleep(2.0)
+        assert await program.act("Abort") == 503
+        assert place.proxy.latch is not None
+        with sqlite3.connect(place.root / "controller.db") as mender:
+            mender.execute("DROP TRIGGER full")
+        mender.close()
+        shown = await program.phase("Aborted")
+        assert shown["status"]["abort"]["by"] == "anna"
+        await program.until(lambda s: s["spec"].get("explain") == "Always")

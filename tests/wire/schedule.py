@@ -1,0 +1,142 @@
+"""Which case runs where and when: several proxies side by side, each with one case at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.wire.case import Case, CaseFile
+from tests.wire.features import NO_UPGRADES, has_upgrades, needs_tunnel, obstacle
+from tests.wire.profile import response_head_ms
+from tests.wire.run import Result, at_rest, leaks, own_descriptors, probe, run_case
+from tests.wire.stand import Stand, stand
+
+LANES = 4  # proxies at once: most cases wait most of the time
+BATCH = 40  # cases of one set-up that one proxy takes
+
+
+@dataclass
+class Report:
+    """What became of all cases."""
+
+    results: list[Result] = field(default_factory=list)
+    skipped: dict[str, tuple[Case, str]] = field(default_factory=dict)
+    leaks: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> dict[str, Result]:
+        """By id, the first variant of each."""
+        found: dict[str, Result] = {}
+        for result in self.results:
+            if not result.is_passed:
+                found.setdefault(result.case.id, result)
+        return found
+
+    @property
+    def passed(self) -> set[str]:
+        """Ids of which every variant passed."""
+        return {result.case.id for result in self.results} - self.failed.keys()
+
+    @property
+    def is_good(self) -> bool:
+        """Every `must` case of phase 1 has run and passed, and nothing leaked."""
+        failed = any(result.case.is_mandatory for result in self.failed.values())
+        missing = any(case.is_mandatory for case, _ in self.skipped.values())
+        return not failed and not missing and not self.leaks
+
+    def lines(self, is_verbose: bool) -> Iterator[str]:
+        """The report; the last line has the numbers."""
+        if is_verbose:
+            for result in self.results:
+                if result.is_passed:
+                    yield f"ok {result.case.label} {result.shown}"
+        for result in self.failed.values():
+            faults = "; ".join(result.faults + result.timing)
+            yield f"FAIL {result.case.label} [{result.case.sev}] {faults} | {result.shown}"
+        yield from (f"LEAK {text}" for text in self.leaks)
+        reasons: dict[str, list[str]] = {}
+        for name, (case, reason) in self.skipped.items():
+            reasons.setdefault(reason, []).append(f"{name}{'' if case.is_mandatory else ' (optional)'}")
+        for reason, names in reasons.items():
+            yield f"not run: {reason}: {', '.join(names)}"
+        yield f"{len(self.passed)} passed, {len(self.failed)} failed"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that one proxy can run."""
+
+    profile: str
+    response_head_ms: int
+    personality: str
+    cases: Sequence[Case]
+
+
+def groups(cases: Sequence[Case], limits: Mapping[str, int]) -> list[Group]:
+    """Sort cases by the proxy that they need; classes stay together."""
+    by_need: dict[tuple[str, int], list[Case]] = {}
+    for case in cases:
+        by_need.setdefault((case.profile, response_head_ms(case, limits)), []).append(case)
+    found = []
+    for (profile, head_ms), wanted in by_need.items():
+        batch: list[Case] = []
+        for class_ in dict.fromkeys(case.class_ for case in wanted):
+            batch += [case for case in wanted if case.class_ == class_]
+            if len(batch) >= BATCH:
+                found.append(Group(profile, head_ms, "", batch))
+                batch = []
+        if batch:
+            found.append(Group(profile, head_ms, "", batch))
+    return found
+
+
+async def run_all(file: CaseFile, only: Sequence[str]) -> Report:
+    """Run cases of a file, all or those named."""
+    report = Report()
+    wanted = []
+    for case in file.cases:
+        if only and case.id not in only:
+            continue
+        reason = obstacle(case)
+        if reason:
+            report.skipped[case.id] = (case, reason)
+        else:
+            wanted.append(case)
+    lanes = asyncio.Semaphore(LANES)
+    async with asyncio.TaskGroup() as tasks:
+        for group in groups(wanted, file.limits):
+            tasks.create_task(_run_group(group, file.limits, report, lanes))
+    await _run_late(report, file.limits)
+    return report
+
+
+async def _run_group(group: Group, limits: Mapping[str, int], report: Report, lanes: asyncio.Semaphore) -> None:
+    async with lanes, stand(group.profile, limits, group.response_head_ms, group.personality) as running:
+        await probe(running)
+        await at_rest(running)
+        idle = own_descriptors(running)
+        cases = await _without_missing(running, group.cases, report)
+        for index, case in enumerate(cases):
+            report.results.append(await run_case(running, case))
+            following = cases[index + 1 :]
+            if not following or following[0].class_ != case.class_:
+                report.leaks += [f"{group.profile}, class {case.class_}: {text}" for text in await leaks(running, idle)]
+
+
+async def _without_missing(running: Stand, cases: Sequence[Case], report: Report) -> Sequence[Case]:
+    """Leave out what this proxy shows that it cannot do."""
+    if not any(map(needs_tunnel, cases)) or await has_upgrades(running):
+        return cases
+    report.skipped |= {case.id: (case, NO_UPGRADES) for case in cases if needs_tunnel(case)}
+    return [case for case in cases if not needs_tunnel(case)]
+
+
+async def _run_late(report: Report, limits: Mapping[str, int]) -> None:
+    """Once more, alone, what only the clock was against: the machine may have been busy with the other proxies."""
+    late = [result for result in report.results if result.timing and not result.faults]
+    for group in groups([result.case for result in late], limits):
+        async with stand(group.profile, limits, group.response_head_ms) as running:
+            for case in group.cases:
+                again = await run_case(running, case)
+                report.results = [again if result.case is case else result for result in report.results]

@@ -60,11 +60,16 @@ class Feed:
         self._start = [(plan, _FILE if offered and plan is offered[0] else _LAST_GOOD) for plan in plans]
 
     async def start(self) -> None:
-        """Put the newer plan in force; the other one where that is refused."""
-        for plan, origin in self._start:
-            in_force = self._keeper.in_force
-            if in_force is None or (origin is _FILE and plan.rollout.uid == in_force.plan.rollout.uid):
-                await self._offer(plan, origin)
+        """Put the newer plan in force, the other one where that is refused; again while workers are slow to come up."""
+        while True:
+            is_final = True
+            for plan, origin in self._start:
+                in_force = self._keeper.in_force
+                if in_force is None or (origin is _FILE and plan.rollout.uid == in_force.plan.rollout.uid):
+                    is_final = await self._offer(plan, origin) and is_final
+            if is_final or self._keeper.in_force is not None:
+                return
+            await asyncio.sleep(RETRY_S)
 
     async def follow(self) -> None:
         """Offer the file's plan whenever it changes."""

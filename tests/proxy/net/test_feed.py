@@ -160,3 +160,12 @@ async def test_a_file_that_never_rests_does_not_hold_up_the_start(source: Source
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
+
+
+async def test_the_first_plan_is_offered_until_workers_have_come_up(source: Source) -> None:
+    """On a busy machine workers may take longer than a plan waits for them; nobody else would offer it again."""
+    write_plan(source.folder, version(3))
+    source.failures = [StageError("no worker lived to acknowledge the plan")] * 3
+    in_force = await source.start()
+    assert in_force is not None
+    assert in_force.generation == 3

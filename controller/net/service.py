@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -30,6 +31,7 @@ from controller.state import Phase, Stage, State
 from controller.status import ConditionStatus, Status
 from proxy.keys import KeyFileError, Keys
 from proxy.net.keyfiles import load_keys
+from proxy.net.web import silent
 
 SETTLE_S, SETTLE_LOOKS = 0.05, 40  # at the start documents are waited for, yet not those that somebody keeps writing
 CLOSE_S = 2.0  # a long poll is cut off at the end; clients ask again
@@ -84,7 +86,7 @@ async def serve(settings: ControllerSettings, stop: asyncio.Event, ready: Ready)
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await _listen(runner, settings, ready)
+        stack.callback((await _listen(runner, settings, ready)).close)
         await _work(controller, stop)
 
 
@@ -108,15 +110,17 @@ def _keys(directory: str) -> Keys:
         raise Permanent(f"keysDir: {error}") from None
 
 
-async def _listen(runner: web.AppRunner, settings: ControllerSettings, ready: Ready) -> None:
+async def _listen(runner: web.AppRunner, settings: ControllerSettings, ready: Ready) -> asyncio.Server:
     host, port = settings.api.host_port
-    site = web.TCPSite(runner, host or None, port, reuse_address=True)
+    assert runner.server is not None  # it is set up
+    protocol = partial(silent, runner.server)
     try:
-        await site.start()
+        server = await asyncio.get_running_loop().create_server(protocol, host or None, port, reuse_address=True)
     except OSError as error:
         raise Permanent(f"api.listen {settings.api.listen}: {error.strerror or error}") from None
-    bound = runner.addresses[0]
+    bound = server.sockets[0].getsockname()
     ready(str(bound[0]), int(bound[1]))
+    return server
 
 
 class Controller:

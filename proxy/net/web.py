@@ -71,13 +71,18 @@ class Site:
         server = self._runner.server
         if server is None or len(server.connections) >= CONNECTIONS:
             return _Full()
-        handler = _Handler(server, loop=asyncio.get_running_loop(), **server._kwargs)
+        handler = silent(server)
         asyncio.get_running_loop().call_later(STRANGER_S, self._look, handler)
         return handler
 
     def _look(self, handler: RequestHandler) -> None:
         if handler.transport is not None and handler.transport not in self._known:
             handler.force_close()
+
+
+def silent(server: web.Server) -> RequestHandler:
+    """A protocol of this server for one connection, that answers what is no request with a constant text."""
+    return _Handler(server, loop=asyncio.get_running_loop(), **server._kwargs)
 
 
 class _Handler(RequestHandler):
@@ -94,7 +99,7 @@ class _Handler(RequestHandler):
     ) -> web.StreamResponse:
         """The answer to what is no request, or to a fault of ours, which alone is logged."""
         if status >= 500:
-            log.error("a request of the supervisor's own API failed", exc_info=exc)
+            log.error("a request of an API failed", exc_info=exc)
         phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "error"
         response = web.json_response({"error": phrase}, status=status, headers={"Server": SERVER})
         response.force_close()

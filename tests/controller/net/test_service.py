@@ -44,6 +44,7 @@ class Program:
 
     def __init__(self, process: asyncio.subprocess.Process, port: int, session: aiohttp.ClientSession) -> None:
         self.process = process
+        self.port = port
         self._base = f"http://127.0.0.1:{port}/api/v1/rollouts"
         self._session = session
 
@@ -258,3 +259,15 @@ async def test_a_disk_that_is_full_does_not_take_the_kill_switch_away(place: Pla
         shown = await program.phase("Aborted")
         assert shown["status"]["abort"]["by"] == "anna"
         await program.until(lambda s: s["spec"].get("explain") == "Always")
+
+
+async def test_a_faulty_head_is_not_repeated(place: Place) -> None:
+    """C3: a token in a head that cannot be read is not in the answer."""
+    async with place.program() as program:
+        reader, writer = await asyncio.open_connection("127.0.0.1", program.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer s3cret\x01\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert answer.split(b" ")[1] == b"400"
+    assert b"s3cret" not in answer

@@ -244,7 +244,7 @@ class Engine:
                 latch=_standing(latch) if latch else None,
                 served=served,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Temporary(f"GET /state: expected the document of a proxy, got one without {error}") from None
 
     async def _count(self, client: ProxyClient) -> None:

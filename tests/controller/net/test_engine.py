@@ -306,7 +306,12 @@ async def test_a_proxy_that_talks_nonsense_is_one_that_does_not_answer(tmp_path:
     async with standing(tmp_path, document(*QUICK)) as stand, stand.engine() as engine:
         await until(phase_is(engine, Phase.PAUSED))
         good = stand.proxies[1].state()
-        for nonsense in ({"hello": "world"}, {**good, "plan": "x"}, {**good, "plan": {}}, {**good, "latch": "x"}):
+        for nonsense in (
+            {"hello": "world"},
+            {**good, "plan": "x"},
+            {**good, "plan": {"uid": "u"}},
+            {**good, "latch": "x"},
+        ):
             stand.proxies[1].state = lambda shown=nonsense: shown  # type: ignore[method-assign,misc]
             await until(lambda: "expected the document of a proxy" in engine.state.views[1].error, str(nonsense))
             stand.proxies[1].state = lambda: good  # type: ignore[method-assign]

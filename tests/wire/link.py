@@ -8,10 +8,12 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from tests.wire.case import Await, Do, Drip, Echo, Pause, Step, Write
 
 READ_BYTES = 65_536
+WRITE_BYTES = 16_384  # at once: what is written is taken apart too, which takes longer than writing it
 DRIP_S = 15.0  # the format's bound on a drip without a number
 WAIT_S = 15.0  # and ours on a wait
 _RESET = struct.pack("ii", 1, 0)
@@ -80,21 +82,37 @@ class Link:
     async def write(self, data: bytes) -> None:
         """Send bytes; what cannot be sent any more is lost silently, as on a real wire."""
         loop = asyncio.get_running_loop()
-        self._on_write(data)
         view = memoryview(data)
         try:
             while view and self.closed not in ("shut_wr", "close", "rst"):
                 self.is_blocked = True
-                part = view[:READ_BYTES]
+                part = view[:WRITE_BYTES]
+                self._on_write(bytes(part))
                 await loop.sock_sendall(self.sock, part)
                 self.is_blocked = False
                 self.sent += part
                 self.sent_at = self.progress_at = time.monotonic()
-                view = view[READ_BYTES:]
+                view = view[WRITE_BYTES:]
+                if view:
+                    await asyncio.sleep(0)  # others have cases too
         except OSError:
             pass
         finally:
             self.is_blocked = False
+
+    def taken(self) -> int:
+        """Bytes that the other side has read: what was sent, without what lies in the queues of the kernel."""
+        here, there = (f"{port:04X}" for _, port in (self.sock.getsockname(), self.sock.getpeername()))
+        waiting = 0
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, _, queues, *_ = line.split()
+            unsent, _, unread = queues.partition(":")
+            ports = (local.partition(":")[2], remote.partition(":")[2])
+            if ports == (here, there):
+                waiting += int(unsent, 16)
+            elif ports == (there, here):
+                waiting += int(unread, 16)
+        return len(self.sent) - waiting
 
     def do(self, verb: str) -> None:
         """One of `case.VERBS`."""

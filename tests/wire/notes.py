@@ -17,6 +17,7 @@ from tests.wire.stand import Stand
 from tests.wire.strict import Message
 
 Check = Callable[[Stand, Evidence, Filler], list[str]]
+STALLED_BYTES = 262_144  # one read and a head's limit, with room
 LOG_S = 0.3  # until a line is written
 CHECKS: dict[str, Check] = {}
 
@@ -124,6 +125,11 @@ def _service_is_let_go(_: Stand, evidence: Evidence, __: Filler) -> list[str]:
     if evidence.delta("cohort_retries_total"):
         late.append("a retry")
     return [f"note: the client was gone, and then: {', '.join(late)}"] if late else []
+
+
+@_check("CN-08")
+def _nothing_is_hoarded(_: Stand, evidence: Evidence, __: Filler) -> list[str]:
+    return [f"note: {evidence.taken} bytes were read while stalled"] if evidence.taken > STALLED_BYTES else []
 
 
 @_check("RS-18")

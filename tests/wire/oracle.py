@@ -31,6 +31,7 @@ class Evidence:
         before: Metrics before it; `after`: once everything had settled.
         log: What the proxy logged meanwhile.
         timing: Faults by the clock, which a busy machine can cause.
+        taken: Bytes that the proxy had read from clients which could not send all.
     """
 
     case: Case
@@ -40,6 +41,7 @@ class Evidence:
     after: Samples = field(default_factory=dict)
     log: str = ""
     timing: list[str] = field(default_factory=list)
+    taken: int = 0
 
     @property
     def calls(self) -> list[Call]:
@@ -233,6 +235,9 @@ def _answers(evidence: Evidence) -> list[str]:
         interims = [message.status for message in client.reader.messages]
         if interims.count(100) > max(1, len(client.finals)):
             found.append(f"I6: {interims.count(100)} times 100 for {len(client.finals)} responses")
+        was_reset = client.link.ended == "reset" and client.finals and client.finals[-1].framing != "close"
+        if was_reset and all(message.complete for message in client.finals):
+            found.append("the connection was reset behind a complete response, which may destroy it on its way")
         if evidence.case.port == "admin":
             continue
         for message in client.finals:

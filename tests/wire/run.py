@@ -131,6 +131,7 @@ class Run:
             faults = await self._until_outcome(outcomes)
             follow = [] if faults else await self._follow_up(outcomes)
             told = stand.watch.told()
+            self.evidence.taken = sum(client.link.taken() for client in self.clients if client.link.is_blocked)
         finally:
             for task in tasks:
                 task.cancel()

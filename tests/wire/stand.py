@@ -142,7 +142,8 @@ class Stand:
         """One request to the admin API, or to another port."""
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-            f"Authorization: Bearer {self.token}\r\nContent-Type: application/json\r\nIf-Match: *\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Authorization: Bearer {self.token}\r\nContent-Type: application/json\r\nIf-Match: *\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
         )
         async with asyncio.timeout(ASK_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", port or self.admin_port)

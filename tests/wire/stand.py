@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.wire import profile as profiles
 from tests.wire.service import Service
-from tests.wire.watch import Watch
+from tests.wire.watch import PING, Watch
 
 PROGRAM = (sys.executable, "-c", "from controller.cli import main; main()", "proxy", "--config")
 START_S = 30.0  # a second on an idle machine
@@ -160,8 +160,20 @@ class Stand:
         """``GET /state``."""
         return json.loads((await self.ask("GET", "/state"))[1])
 
+    async def _turn(self) -> None:
+        """Let the worker finish what it does: an answer can be here before its request is counted."""
+        async with asyncio.timeout(ASK_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            try:
+                writer.write(PING)
+                await reader.readuntil(b"\r\n\r\n")
+            finally:
+                writer.close()
+
     async def metrics(self) -> Samples:
-        """Every sample by name and labels."""
+        """Every sample by name and labels, once the worker has counted what it has answered."""
+        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+            await self._turn()
         _, text = await self.ask("GET", "/metrics", port=self.metrics_port)
         return {
             (sample.name, frozenset(sample.labels.items())): sample.value

@@ -180,7 +180,7 @@ class Downstream(asyncio.BufferedProtocol):
 
     def _requests(self) -> None:
         """Begin the waiting requests, one after another, until one has to be waited for."""
-        limits = self.server.head_limits
+        limits, data = self.server.head_limits, b""
         self._running = True
         try:
             while self._pending and self.relay is None and not self._lingering:
@@ -194,7 +194,7 @@ class Downstream(asyncio.BufferedProtocol):
                 self._pending = data[end:]
                 self._begin(request)
         except DownstreamError as error:
-            self._refuse(error)
+            self._refuse(error, with_body=not data.lstrip(b"\r\n").startswith(b"HEAD "))
         finally:
             self._running = False
 
@@ -251,13 +251,13 @@ class Downstream(asyncio.BufferedProtocol):
         self.server.log_local(self, request, status, request_id, time.monotonic() - self._first_byte)
         self.answer(request, status, request_id, extra, not complete, body)
 
-    def _refuse(self, error: ProxyError) -> None:
+    def _refuse(self, error: ProxyError, with_body: bool = True) -> None:
         """A fault before any exchange: answer, close, read nothing more (contract item 2)."""
         request_id = self.server.fresh_id()
         self.server.counters.downstream_rejected("limit" if error.status in (413, 414, 431) else "syntax")
         self.server.log_refused(self, error, request_id)
         self._pending = b""
-        self.write(own_answer(error.status, request_id, self.server.date, b"", False, True))
+        self.write(own_answer(error.status, request_id, self.server.date, b"", False, with_body))
         self._linger()
 
     # --- what the relay asks for

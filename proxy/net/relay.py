@@ -44,6 +44,7 @@ class Relay:
     _held_ended = False
     _length = 0
     _response: Response | None = None
+    _sent_at = 0.0
     _upstream: Upstream | None = None
 
     def __init__(self, client: Downstream, view: View, request: Request, decision: Decision, started: float) -> None:
@@ -133,6 +134,7 @@ class Relay:
         self.endpoint = endpoint
         self.endpoint_text = endpoint.text
         endpoint.active += 1
+        self._server.counters.pending(self.arm.name, 1)
         # Contract item 16; and a retry does not trust the pool that has just failed it.
         fresh = failed is not None
         check = self._client.first_unsafe(self.request.method not in _SAFE)
@@ -198,6 +200,7 @@ class Relay:
         endpoint, self.endpoint = self.endpoint, None
         if endpoint is not None:
             endpoint.active -= 1
+            self._server.counters.pending(self.arm.name, -1)
         return endpoint
 
     # --- response
@@ -379,7 +382,12 @@ class Relay:
     # --- accounts
 
     def _account(self, failed: bool) -> None:
-        self._server.account(self, time.monotonic() - self._started, failed)
+        """Count the exchange, unless the client ended it before anything was sent: that says nothing of the arm."""
+        seconds = time.monotonic() - self._started
+        if failed or self._sent_at:
+            self._server.account(self, seconds, failed)
+        else:
+            self._server.log_exchange(self, seconds)
 
 
 def _bad_request(message: str) -> DownstreamError:

@@ -292,6 +292,10 @@ class Server:
             counters.rekeyed()
         if self._retries < RETRY_RESERVE:
             self._retries += RETRY_SHARE
+        self.log_exchange(relay, seconds)
+
+    def log_exchange(self, relay: Relay, seconds: float) -> None:
+        """One exchange in the access log."""
         if self._is_logged:
             self._log.exchange(self.wall_s, relay, seconds)
 

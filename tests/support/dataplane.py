@@ -112,13 +112,15 @@ class Proxy:
     """A running data plane.
 
     Attributes:
+        memory: The counters' region.
         words: Its plan and latch words, as a supervisor would set them.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
         memory = memoryview(bytearray(shared.size(1)))
+        self.memory = shared.region(memory, 0)
         self.words = shared.Words(memory)
-        self.counters = Counters(shared.region(memory, 0))
+        self.counters = Counters(self.memory)
         self.server = Server(validate(ProxySettings, settings), KEYS, self.words, self.counters, AccessLog(None, int))
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -60,7 +62,9 @@ def spawn(controller: FakeController) -> Iterator[Spawn]:
     def start(*args: str, **options: Any) -> subprocess.Popen[bytes]:
         environment = os.environ | {"COHORT_SERVER": controller.url} | options.pop("env", {})
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        process = subprocess.Popen((*PROGRAM, *args), env=environment, **options)
+        # Whoever starts the tests in the background ignores SIGINT, and children inherit that.
+        interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen((*PROGRAM, *args), env=environment, preexec_fn=interruptible, **options)
         started.append(process)
         return process
 

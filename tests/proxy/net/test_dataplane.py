@@ -9,6 +9,7 @@ import struct
 
 import pytest
 
+from proxy.counters import read
 from tests.support.dataplane import REPLY, Handler, Proxy, Service, answer, plan, replies, service
 
 GET = b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -594,3 +595,42 @@ async def test_trailers_reach_a_client_that_takes_them_without_words_for_us() ->
         takes = b"GET /a HTTP/1.1\r\nHost: t\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n"
         assert (await proxy.ask(takes)).endswith(b"2\r\nok\r\n0\r\nX-Sum: 9\r\n\r\n")
         assert (await proxy.ask(LAST)).endswith(b"2\r\nok\r\n0\r\n\r\n")
+
+
+async def test_a_refused_head_has_no_body() -> None:
+    """RFC 9110 section 9.3.2, also where the request is not one."""
+    async with Proxy({}) as proxy:
+        got = await proxy.ask(b"HEAD / HTTP/1.1\r\n\r\n")
+        assert got.startswith(b"HTTP/1.1 400 ")
+        assert got.endswith(b"\r\n\r\n")
+
+
+def series(proxy: Proxy, kind: str) -> dict[tuple[str, ...], int]:
+    """The counters of one kind by their labels."""
+    found = read([proxy.memory], "11111111-2222-3333-4444-555555555555", "v2").series
+    return {labels[1:]: count for labels, count in found.items() if labels[0] == kind}
+
+
+async def test_requests_under_way_are_pending_and_broken_ones_are_no_evidence() -> None:
+    """A request that its client broke before anything was sent is not a request of the arm."""
+    taken = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        taken.set()
+        await asyncio.sleep(0.1)
+        writer.write(REPLY)
+
+    async with service(scripted(hang)) as (_, port), Proxy({}) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        writer.write(GET)
+        await taken.wait()
+        assert series(proxy, "pending") == {("stable",): 1}
+        await answer(reader)
+        assert not any(series(proxy, "pending").values())
+        writer.close()
+        before = series(proxy, "requests")
+        broken = b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+        assert (await proxy.ask(broken)).startswith(b"HTTP/1.1 400 ")
+        assert series(proxy, "requests") == before

@@ -94,7 +94,7 @@ class Client:
         methods = [message.method for message in self._sent.messages]
         if self._sent.fault is not None:
             words = bytes(self._sent.stream[self._sent.at : self._sent.at + 64]).split()
-            methods += words[:1]
+            methods.append(b"HEAD?" if b"HEAD" in words else b"GET")
         for method in methods[self._expected :]:
             self.reader.expect(method)
         self._expected = len(methods)

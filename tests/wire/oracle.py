@@ -152,10 +152,14 @@ def _outcome_at(outcome: Outcome, client: Client) -> float:
 
 def violations(evidence: Evidence) -> list[str]:
     """What of I1, I2, I3, I5, I6 and I7 was broken; the victim probe (I4) is a request of its own."""
+    return [*smuggled(evidence), *lasting(evidence)]
+
+
+def lasting(evidence: Evidence) -> list[str]:
+    """The same without I3, for bytes that may hold any target."""
     return [
         *_accounts(evidence),
         *_upstream_syntax(evidence),
-        *_smuggled(evidence),
         *_closed_upstream(evidence),
         *_answers(evidence),
         *_logged(evidence.log),
@@ -199,7 +203,7 @@ def _upstream_syntax(evidence: Evidence) -> list[str]:
     return found
 
 
-def _smuggled(evidence: Evidence) -> list[str]:
+def smuggled(evidence: Evidence) -> list[str]:
     """I3."""
     if any("SMUGGLED" in text for outcome in evidence.case.expect for text in outcome.up_has):
         return []
@@ -270,11 +274,14 @@ def _logged(log: str) -> list[str]:
     return [f"I7: in the log: {line[:200]}" for line in log.splitlines() if any(word in line for word in _LOGGED)]
 
 
-def watched(evidence: Evidence, blocked_s: float, growth: int, trouble: str, is_alive: bool) -> list[str]:
-    """I7, what was seen from outside. A block goes to `Evidence.timing`."""
-    if blocked_s > BLOCK_S:
-        evidence.timing.append(f"I7: the loop stood still for {blocked_s * 1000:.0f} ms")
+def grown(growth: int, trouble: str, is_alive: bool) -> list[str]:
+    """I7, what was seen from outside: memory in bytes, and whether the proxy lives."""
     found = [f"I7: memory grew by {growth / (1 << 20):.1f} MiB"] if growth > RSS_BYTES else []
     if trouble:
         found.append(f"I7: {trouble}")
     return found if is_alive else [*found, "I7: the proxy or its worker has ended"]
+
+
+def blocked(seconds: float) -> list[str]:
+    """I7, the loop of events."""
+    return [f"I7: the loop stood still for {seconds * 1000:.0f} ms"] if seconds > BLOCK_S else []

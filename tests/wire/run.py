@@ -144,7 +144,9 @@ class Run:
         result.faults += faults or oracle.mismatches(self._best(outcomes), evidence)
         result.faults += follow
         result.faults += oracle.violations(evidence)
-        result.faults += oracle.watched(evidence, *told, stand.is_alive)
+        blocked_s, growth, trouble = told
+        result.faults += oracle.grown(growth, trouble, stand.is_alive)
+        result.timing += oracle.blocked(blocked_s)
         result.faults += await notes.check(stand, evidence, self.filler, state, self._is_last)
         result.timing += evidence.timing
         if any(fault.startswith("within_ms") for fault in result.faults):

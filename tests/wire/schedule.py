@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from tests.wire.case import Case, CaseFile
+from tests.wire.case import Await, Case, CaseFile, Drip, Pause
 from tests.wire.features import NO_UPGRADES, has_upgrades, needs_tunnel, obstacle
+from tests.wire.lenient import PERSONALITIES
 from tests.wire.profile import response_head_ms
 from tests.wire.run import Result, at_rest, leaks, own_descriptors, probe, run_case
 from tests.wire.stand import Stand, stand
 
 LANES = 4  # proxies at once: most cases wait most of the time
+QUICK_MS = 200
 BATCH = 40  # cases of one set-up that one proxy takes
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases that one proxy can run."""
+
+    profile: str
+    response_head_ms: int
+    personality: str
+    cases: Sequence[Case]
 
 
 @dataclass
 class Report:
-    """What became of all cases."""
+    """What became of all cases.
+
+    Attributes:
+        skipped: By id, with the reason.
+        late: What only the clock was against.
+    """
 
     results: list[Result] = field(default_factory=list)
     skipped: dict[str, tuple[Case, str]] = field(default_factory=dict)
     leaks: list[str] = field(default_factory=list)
+    late: list[tuple[Group, Result]] = field(default_factory=list)
 
     @property
     def failed(self) -> dict[str, Result]:
@@ -63,16 +81,6 @@ class Report:
         yield f"{len(self.passed)} passed, {len(self.failed)} failed"
 
 
-@dataclass(frozen=True)
-class Group:
-    """Cases that one proxy can run."""
-
-    profile: str
-    response_head_ms: int
-    personality: str
-    cases: Sequence[Case]
-
-
 def groups(cases: Sequence[Case], limits: Mapping[str, int]) -> list[Group]:
     """Sort cases by the proxy that they need; classes stay together."""
     by_need: dict[tuple[str, int], list[Case]] = {}
@@ -91,6 +99,26 @@ def groups(cases: Sequence[Case], limits: Mapping[str, int]) -> list[Group]:
     return found
 
 
+def careless_groups(cases: Sequence[Case], limits: Mapping[str, int]) -> list[Group]:
+    """Once more, before careless services, what a client sends to a service that just echoes."""
+    chosen = [case for case in cases if case.up is None and not case.endpoints and _is_quick(case)]
+    return [
+        replace(group, personality=name, cases=[replace(case, label=f"{case.label}@{name}") for case in group.cases])
+        for name in PERSONALITIES
+        for group in groups([case for case in chosen if case.profile == "base" and case.port == "data"], limits)
+    ]
+
+
+def _is_quick(case: Case) -> bool:
+    """Neither many runs nor long pauses, and no wait for 100, which careless services never send."""
+    return case.repeat * case.conns == 1 and not any(
+        isinstance(step, Drip)
+        or (isinstance(step, Pause) and step.ms > QUICK_MS)
+        or (isinstance(step, Await) and 100 <= step.status < 200)
+        for step in case.send
+    )
+
+
 async def run_all(file: CaseFile, only: Sequence[str]) -> Report:
     """Run cases of a file, all or those named."""
     report = Report()
@@ -104,8 +132,9 @@ async def run_all(file: CaseFile, only: Sequence[str]) -> Report:
         else:
             wanted.append(case)
     lanes = asyncio.Semaphore(LANES)
+    planned = [*groups(wanted, file.limits), *careless_groups(wanted, file.limits)]
     async with asyncio.TaskGroup() as tasks:
-        for group in groups(wanted, file.limits):
+        for group in planned:
             tasks.create_task(_run_group(group, file.limits, report, lanes))
     await _run_late(report, file.limits)
     return report
@@ -118,7 +147,10 @@ async def _run_group(group: Group, limits: Mapping[str, int], report: Report, la
         idle = own_descriptors(running)
         cases = await _without_missing(running, group.cases, report)
         for index, case in enumerate(cases):
-            report.results.append(await run_case(running, case))
+            result = await run_case(running, case)
+            report.results.append(result)
+            if result.timing and not result.faults:
+                report.late.append((group, result))
             following = cases[index + 1 :]
             if not following or following[0].class_ != case.class_:
                 report.leaks += [f"{group.profile}, class {case.class_}: {text}" for text in await leaks(running, idle)]
@@ -134,9 +166,7 @@ async def _without_missing(running: Stand, cases: Sequence[Case], report: Report
 
 async def _run_late(report: Report, limits: Mapping[str, int]) -> None:
     """Once more, alone, what only the clock was against: the machine may have been busy with the other proxies."""
-    late = [result for result in report.results if result.timing and not result.faults]
-    for group in groups([result.case for result in late], limits):
-        async with stand(group.profile, limits, group.response_head_ms) as running:
-            for case in group.cases:
-                again = await run_case(running, case)
-                report.results = [again if result.case is case else result for result in report.results]
+    for group, late in report.late:
+        async with stand(group.profile, limits, group.response_head_ms, group.personality) as running:
+            again = await run_case(running, late.case)
+        report.results = [again if result is late else result for result in report.results]

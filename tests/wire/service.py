@@ -35,6 +35,7 @@ class Service:
         arm: What it says in X-Up.
         calls: Connections since `begin`, and those before it that are still open.
         script: For the case at hand; None: the reference echo.
+        arrived: Requests of the case at hand on all connections, in the order in which their heads came.
     """
 
     def __init__(self, arm: str, personality: str = "") -> None:
@@ -42,6 +43,7 @@ class Service:
         self.personality = personality
         self.calls: list[Call] = []
         self.script: Script | None = None
+        self.arrived: list[Message] = []
         self.changed = asyncio.Event()
         self._dropped: list[Call] = []
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -59,6 +61,7 @@ class Service:
     def begin(self, script: Script | None, is_fresh: bool) -> None:
         """Start a case: forget what is over, and with ``is_fresh`` end what is idle."""
         self.script = script
+        self.arrived = []
         for call in self.calls:
             if is_fresh or call.link.is_over:
                 call.drop()
@@ -140,6 +143,8 @@ class Call:
                 self._prepaid = False
             else:
                 self.answers.expect(message.method)
+            if not message.target.startswith(PROBE):
+                self.service.arrived.append(message)
         if self._echo_from >= 0:
             self._send_back()
         self._tell()

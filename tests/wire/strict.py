@@ -38,6 +38,7 @@ class Message:
         framing: `none`, `length`, `chunked`, `close` or `tunnel`.
         complete: Its own framing says that it is whole.
         last_chunk: The chunk of size zero was there.
+        may_lack_body: It may be the answer to HEAD.
     """
 
     begin: int
@@ -53,6 +54,7 @@ class Message:
     trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
     complete: bool = False
     last_chunk: bool = False
+    may_lack_body: bool = False
 
     def all(self, name: bytes) -> list[bytes]:
         """Values of a field by its lower-case name."""
@@ -111,7 +113,9 @@ class Reader:
     def end(self, is_reset: bool = False) -> None:
         """The stream is over; a body that lasts until then is whole unless it was cut by a reset."""
         message = self.current
-        if message is not None and message.framing == "close" and not is_reset and self.fault is None:
+        if message is None or is_reset or self.fault is not None:
+            return
+        if message.framing == "close" or (message.may_lack_body and not message.body):
             message.complete = True
 
     # --- heads
@@ -363,7 +367,7 @@ class ResponseReader(Reader):
         self.finals: list[Message] = []
 
     def expect(self, method: bytes) -> None:
-        """One more request was sent."""
+        """One more request was sent; ``HEAD?`` for one whose method may not have been understood."""
         self._methods.append(method)
 
     @property
@@ -405,6 +409,7 @@ class ResponseReader(Reader):
             raise Fault("204 with a framing field")
         if method == b"HEAD" or message.status in BODYLESS:
             return self._finish(message)
+        message.may_lack_body = method == b"HEAD?"
         if message.framing == "none":
             message.framing = "close"
             if self._exact and b"close" not in message.options(b"connection"):

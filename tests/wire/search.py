@@ -1,0 +1,88 @@
+"""Runs attacks against several proxies at once, a given list or a search for some time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.wire.attack import Attack, attack
+from tests.wire.case import CaseFile
+from tests.wire.mutate import attacks, reduced, seeds
+from tests.wire.oracle import grown
+from tests.wire.permute import permutations
+from tests.wire.stand import Stand, stand
+
+LANES = 2  # a lane keeps half a processor busy, and its proxy another
+BATCH = 50  # attacks between two looks at memory
+FINDINGS = 10  # then a search has said enough
+
+
+@dataclass
+class Findings:
+    """What a search has found: attacks, and what was wrong with each."""
+
+    tried: int = 0
+    found: list[tuple[Attack, list[str]]] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        """One line each, then the numbers."""
+        for given, faults in self.found:
+            yield f"FAIL {'; '.join(faults)} | send: {given}"
+        yield f"{self.tried - len(self.found)} passed, {len(self.found)} failed"
+
+
+async def run_permutations(limits: Mapping[str, int]) -> Findings:
+    """All permutations of Content-Length and Transfer-Encoding."""
+    return await _run(permutations(), limits, float("inf"))
+
+
+async def run_search(file: CaseFile, seconds: float, seed: int) -> Findings:
+    """Mutations for so many seconds; the same seed makes the same attacks in the same order."""
+    return await _run(attacks(random.Random(seed), seeds(file.cases)), file.limits, seconds)
+
+
+async def _run(given: Iterable[Attack], limits: Mapping[str, int], seconds: float) -> Findings:
+    findings = Findings()
+    source = iter(given)
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(LANES):
+            tasks.create_task(_lane(source, limits, seconds, findings))
+    return findings
+
+
+async def _lane(source: Iterator[Attack], limits: Mapping[str, int], seconds: float, findings: Findings) -> None:
+    async with stand("base", limits) as running:
+        deadline = time.monotonic() + seconds
+        running.watch.begin()
+        for number, given in enumerate(source):
+            faults = await attack(running, given)
+            findings.tried += 1
+            if number % BATCH == BATCH - 1:
+                faults += _looked(running)
+            if faults:
+                findings.found.append(await _shortest(running, given, faults))
+            if time.monotonic() > deadline or len(findings.found) >= FINDINGS or not running.is_alive:
+                return
+
+
+def _looked(running: Stand) -> list[str]:
+    """I7 for a batch, without the clock: both lanes and the proxies share the processors."""
+    _, growth, trouble = running.watch.told()
+    running.watch.begin()
+    return grown(growth, trouble, running.is_alive)
+
+
+async def _shortest(running: Stand, given: Attack, faults: Sequence[str]) -> tuple[Attack, list[str]]:
+    kinds = {_kind(fault) for fault in faults}
+
+    async def is_wrong(shorter: Attack) -> bool:
+        return not kinds.isdisjoint(map(_kind, await attack(running, shorter)))
+
+    return (await reduced(given, is_wrong) if running.is_alive else given), list(faults)
+
+
+def _kind(fault: str) -> str:
+    return fault.partition(":")[0]

@@ -185,6 +185,8 @@ async def test_a_plan_is_put_with_the_tag_in_force(api: Api) -> None:
     assert (await api.ask("PUT", "/plan", document(generation=3), If_Match=first.fields["etag"])).status == 412
     assert (await api.ask("PUT", "/plan", document(generation=1), If_Match="*")).status == 409
     assert (await api.ask("PUT", "/plan", document(generation=3))).status == 428
+    # What is wrong with the document comes first: a tag does not help a plan that is none.
+    assert (await api.ask("PUT", "/plan", {"canary": -1})).status == 422
     assert (await api.ask("PUT", "/plan", document(generation=2), If_Match='"none"')).status == 200
 
 

@@ -23,7 +23,7 @@ from tests.wire.strict import ClientRequestReader, Message
 END_S = 5.0  # for the proxy to answer and close once the client has said that it is done
 SETTLE_S = 3.0
 SEGMENT_S = 0.001  # between two segments, so that they arrive apart
-_CASE = Case(id="attack", class_="attack", sev="must", why="", send=(), expect=(Outcome((200,)),))
+CASE = Case(id="attack", class_="attack", sev="must", why="", send=(), expect=(Outcome((200,)),))
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Attack:
         """All of it."""
         return b"".join(self.segments)
 
+    def with_data(self, data: bytes) -> Attack:
+        """Other bytes in its place."""
+        return Attack((data,))
+
     def __str__(self) -> str:
         """As a case's send list."""
         return json.dumps([segment.decode("latin-1") for segment in self.segments])
@@ -48,7 +52,7 @@ async def attack(stand: Stand, given: Attack) -> list[str]:
     for service in stand.services.values():
         service.changed = changed
         service.begin(None, is_fresh=False)
-    evidence = Evidence(_CASE, [], list(stand.services.values()), before=await stand.metrics())
+    evidence = Evidence(CASE, [], list(stand.services.values()), before=await stand.metrics())
     client = await Client.connect(stand.port, changed)
     evidence.clients = [client]
     try:
@@ -61,7 +65,7 @@ async def attack(stand: Stand, given: Attack) -> list[str]:
         found = [] if client.is_over else [f"not closed within {END_S:g} s"]
     finally:
         await client.close()
-    await _settle(stand, evidence)
+    await settle(stand, evidence)
     evidence.log = stand.new_log()
     found += differences(given.data, evidence) + oracle.lasting(evidence)
     if not stand.is_alive:
@@ -79,7 +83,8 @@ async def _until_over(client: Client) -> None:
         pass
 
 
-async def _settle(stand: Stand, evidence: Evidence) -> None:
+async def settle(stand: Stand, evidence: Evidence) -> None:
+    """Wait until the proxy has closed and counted what it has to."""
     for _ in range(int(SETTLE_S / 0.05)):
         evidence.after = await stand.metrics()
         if not oracle.unsettled(evidence):

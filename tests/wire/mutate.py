@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from tests.wire.attack import Attack
 from tests.wire.case import Case, Write
 from tests.wire.permute import permutations
+from tests.wire.reply import Reply
 from tests.wire.strict import ClientRequestReader, Message
 
 LARGEST = 16_384  # bytes of a seed: larger ones test limits, which the cases do
@@ -35,6 +36,21 @@ BASIC = (
     b"GET http://t/a HTTP/1.1\r\nHost: t\r\nConnection: keep-alive, X-A\r\nX-A: 1\r\nCookie: a=b\r\n\r\n"
     b"HEAD /b HTTP/1.1\r\nHost: t\r\n\r\n",
 )
+REQUESTS = (
+    b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n", b"HEAD /a HTTP/1.1\r\nHost: t\r\n\r\n",
+    b"GET /a HTTP/1.0\r\nHost: t\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello",
+    b"GET /a HTTP/1.1\r\nHost: t\r\nTE: trailers\r\nConnection: TE\r\n\r\n",
+)  # fmt: skip
+BASIC_ANSWERS = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: 1\r\n\r\nhello",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX-T: 1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r\nhello", b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno",
+    b"HTTP/1.1 204 No Content\r\n\r\n", b'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\nContent-Length: 9\r\n\r\n',
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nraw",
+)  # fmt: skip
+Given = Attack | Reply
 _NUMBER = re.compile(rb"(?im)(?<=content-length: )\d{1,15}|^[0-9a-f]{1,8}(?=(?:;[^\r\n]*)?\r?$)")
 
 
@@ -52,14 +68,38 @@ def seeds(cases: Sequence[Case]) -> list[bytes]:
     return found + [given.data for given in permutations()][::17]
 
 
+def answers(cases: Sequence[Case]) -> list[bytes]:
+    """The same for services: what scripts of cases write."""
+    found = list(BASIC_ANSWERS)
+    for case in cases:
+        writes = [step for step in case.up or () if isinstance(step, Write)]
+        if writes and "<<" not in writes[0].text and sum(step.times * len(step.text) for step in writes) <= LARGEST:
+            found.append(b"".join(step.data for step in writes))
+    return found
+
+
 def attacks(rng: random.Random, starts: Sequence[bytes]) -> Iterator[Attack]:
     """Without end: a start, one to four changes, and another segmentation."""
     while True:
-        data = rng.choice(starts)
-        for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4))):
-            data = rng.choice(CHANGES)(rng, data, starts)
+        data = _changed(rng, starts)
         if data:
-            yield Attack(segmented(rng, data[: 2 * LARGEST]))
+            yield Attack(segmented(rng, data))
+
+
+def replies(rng: random.Random, starts: Sequence[bytes]) -> Iterator[Reply]:
+    """The same for what a service answers; it seldom leaves the connection open, because that takes a time-out."""
+    while True:
+        data = _changed(rng, starts)
+        if data:
+            end = rng.choice(("close", "close", "rst")) if rng.random() < 0.97 else ""
+            yield Reply(rng.choice(REQUESTS), segmented(rng, data), end)
+
+
+def _changed(rng: random.Random, starts: Sequence[bytes]) -> bytes:
+    data = rng.choice(starts)
+    for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4))):
+        data = rng.choice(CHANGES)(rng, data, starts)
+    return data[: 2 * LARGEST]
 
 
 def segmented(rng: random.Random, data: bytes) -> tuple[bytes, ...]:
@@ -171,7 +211,7 @@ CHANGES: tuple[Callable[[random.Random, bytes, Sequence[bytes]], bytes], ...] = 
 )  # fmt: skip
 
 
-async def reduced(given: Attack, is_wrong: Callable[[Attack], Awaitable[bool]]) -> Attack:
+async def reduced(given: Given, is_wrong: Callable[[Given], Awaitable[bool]]) -> Given:
     """A shorter attack that is still wrong: pieces are left out as long as that holds."""
     size = max(1, len(given.data) // 2)
     tries = 0
@@ -179,7 +219,7 @@ async def reduced(given: Attack, is_wrong: Callable[[Attack], Awaitable[bool]]) 
         for start in range(0, len(given.data), size):
             tries += 1
             data = given.data
-            shorter = Attack((data[:start] + data[start + size :],))
+            shorter = given.with_data(data[:start] + data[start + size :])
             if shorter.data and tries <= REDUCTIONS and await is_wrong(shorter):
                 given = shorter
                 break

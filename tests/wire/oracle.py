@@ -170,13 +170,15 @@ def _accounts(evidence: Evidence) -> list[str]:
     """I1. What the proxy counts are requests that it gave to a version, one each, whatever became of them.
 
     Attempts that got as far as the service are those, and the retries, without those that did not connect. A request
-    whose client left, or broke its body, before the connection was made cannot be told from one that left later: only
-    for those the comparison is with two bounds.
+    whose client left, or broke its body, before the connection was made cannot be told from one that left later, and
+    one that went into a connection which the service had just ended was never read: only for those the comparison is
+    with two bounds.
     """
     delta = evidence.delta
     sent = delta("cohort_requests_total") + delta("cohort_retries_total")
     sent -= delta("cohort_upstream_failures_total", kind="connect")
     unsure = delta("cohort_requests_total", code="499") + delta("cohort_downstream_rejected_total", cause="body")
+    unsure += delta("cohort_retries_total") + delta("cohort_upstream_failures_total", kind="reset")
     heads = len([message for call in evidence.calls for message in call.reader.messages[call.first :]])
     relayed = delta("cohort_upstream_duration_seconds_count")
     found = []

@@ -15,7 +15,7 @@ from tests.wire.stand import Stand, stand
 
 LANES = 4  # proxies at once: most cases wait most of the time
 QUICK_MS = 200
-BATCH = 40  # cases of one set-up that one proxy takes
+BATCH = 70  # cases of one set-up that one proxy takes
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 from tests.wire.attack import Attack, attack
 from tests.wire.case import CaseFile
-from tests.wire.mutate import attacks, reduced, seeds
+from tests.wire.mutate import Given, answers, attacks, reduced, replies, seeds
 from tests.wire.oracle import grown
 from tests.wire.permute import permutations
+from tests.wire.reply import reply
 from tests.wire.stand import Stand, stand
 
 LANES = 2  # a lane keeps half a processor busy, and its proxy another
@@ -25,7 +26,7 @@ class Findings:
     """What a search has found: attacks, and what was wrong with each."""
 
     tried: int = 0
-    found: list[tuple[Attack, list[str]]] = field(default_factory=list)
+    found: list[tuple[Given, list[str]]] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
         """One line each, then the numbers."""
@@ -41,10 +42,13 @@ async def run_permutations(limits: Mapping[str, int]) -> Findings:
 
 async def run_search(file: CaseFile, seconds: float, seed: int) -> Findings:
     """Mutations for so many seconds; the same seed makes the same attacks in the same order."""
-    return await _run(attacks(random.Random(seed), seeds(file.cases)), file.limits, seconds)
+    rng = random.Random(seed)
+    of_clients, of_services = attacks(rng, seeds(file.cases)), replies(rng, answers(file.cases))
+    both = (given for pair in zip(of_clients, of_services, strict=False) for given in pair)
+    return await _run(both, file.limits, seconds)
 
 
-async def _run(given: Iterable[Attack], limits: Mapping[str, int], seconds: float) -> Findings:
+async def _run(given: Iterable[Given], limits: Mapping[str, int], seconds: float) -> Findings:
     findings = Findings()
     source = iter(given)
     async with asyncio.TaskGroup() as tasks:
@@ -53,12 +57,12 @@ async def _run(given: Iterable[Attack], limits: Mapping[str, int], seconds: floa
     return findings
 
 
-async def _lane(source: Iterator[Attack], limits: Mapping[str, int], seconds: float, findings: Findings) -> None:
+async def _lane(source: Iterator[Given], limits: Mapping[str, int], seconds: float, findings: Findings) -> None:
     async with stand("base", limits) as running:
         deadline = time.monotonic() + seconds
         running.watch.begin()
         for number, given in enumerate(source):
-            faults = await attack(running, given)
+            faults = await _judged(running, given)
             findings.tried += 1
             if number % BATCH == BATCH - 1:
                 faults += _looked(running)
@@ -75,11 +79,15 @@ def _looked(running: Stand) -> list[str]:
     return grown(growth, trouble, running.is_alive)
 
 
-async def _shortest(running: Stand, given: Attack, faults: Sequence[str]) -> tuple[Attack, list[str]]:
+async def _judged(running: Stand, given: Given) -> list[str]:
+    return await (attack(running, given) if isinstance(given, Attack) else reply(running, given))
+
+
+async def _shortest(running: Stand, given: Given, faults: Sequence[str]) -> tuple[Given, list[str]]:
     kinds = {_kind(fault) for fault in faults}
 
-    async def is_wrong(shorter: Attack) -> bool:
-        return not kinds.isdisjoint(map(_kind, await attack(running, shorter)))
+    async def is_wrong(shorter: Given) -> bool:
+        return not kinds.isdisjoint(map(_kind, await _judged(running, shorter)))
 
     return (await reduced(given, is_wrong) if running.is_alive else given), list(faults)
 

@@ -218,7 +218,7 @@ def total(samples: Samples, name: str, **labels: str) -> float:
     return sum(value for (own, has), value in samples.items() if own == name and wanted <= has)
 
 
-_STARTING = asyncio.Lock()
+_STARTING = asyncio.Semaphore(2)
 
 
 @contextlib.asynccontextmanager

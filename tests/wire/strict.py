@@ -381,6 +381,14 @@ class ResponseReader(Reader):
             raise Fault("bytes that answer no request")
         return super()._head()
 
+    def _extension(self, extension: bytes) -> None:
+        if self._exact or not is_extension(extension):
+            super()._extension(extension)
+
+    def _forbidden_trailer(self, name: bytes) -> None:
+        if self._exact:
+            super()._forbidden_trailer(name)
+
     def _start(self, message: Message) -> None:
         version, _, rest = message.start_line.partition(b" ")
         code, space, reason = rest[:3], rest[3:4], rest[4:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from proxy.document import Document, Duration
 from proxy.plan import Network
 
 MIB = 1_048_576
+_SERVER = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
 _TCP = re.compile(r"(\[[0-9a-fA-F:]+\]|[0-9.]*):(\d{1,5})")
 
 
@@ -25,6 +27,17 @@ def _listen_or_unix(text: str) -> str:
     return text if text.startswith("unix:") and len(text) > 5 else _listen(text)
 
 
+def _server(text: str) -> str:
+    try:
+        host, port = server_port(text)
+        ipaddress.ip_address(host)
+    except ValueError:
+        port = 0
+    if not 1 <= port <= 65535:
+        raise ValueError(f"expected IPV4, IPV4:PORT, [IPV6] or [IPV6]:PORT, got {text!r}")
+    return text
+
+
 Listen = Annotated[str, AfterValidator(_listen)]
 ListenOrUnix = Annotated[str, AfterValidator(_listen_or_unix)]
 
@@ -33,6 +46,18 @@ def host_port(listen: str) -> tuple[str, int]:
     """Host and port of a `Listen`; an empty host is every address of both families."""
     host, _, port = listen.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def server_port(server: str) -> tuple[str, int]:
+    """Address and port of a name server, 53 where none is named.
+
+    Raises:
+        ValueError: It is no such text.
+    """
+    match = _SERVER.fullmatch(server)
+    if not match:
+        raise ValueError(server)
+    return match[1] or match[2], int(match[3] or 53)
 
 
 class Listener(Document):
@@ -97,6 +122,22 @@ class Timeouts(Document):
     abort_drain: Annotated[Duration, Field(ge=0)] = 10.0  # streams on the canary after an abort
 
 
+class ResolverSettings(Document):
+    """Where the names in a plan are looked up."""
+
+    servers: Annotated[tuple[Annotated[str, AfterValidator(_server)], ...], Field(max_length=8)] = ()
+    timeout: Annotated[Duration, Field(ge=0.1, le=30)] = 2.0  # one server's; a lost packet must not cost a TTL of 5 s
+    min_ttl: Annotated[Duration, Field(ge=1, le=3600)] = 1.0  # a TTL of 0 must not make a flood of questions
+    max_ttl: Annotated[Duration, Field(ge=1, le=86_400)] = 300.0  # a wrong record must not stay for a day
+    family: Literal["Both", "IPv4", "IPv6"] = "Both"
+
+    @model_validator(mode="after")
+    def _check(self) -> ResolverSettings:
+        if self.min_ttl > self.max_ttl:
+            raise ValueError("minTtl is above maxTtl")
+        return self
+
+
 class ProxySettings(Document):
     """All that one proxy is told at its start; paths are relative to the settings file."""
 
@@ -114,3 +155,4 @@ class ProxySettings(Document):
     log: Log = Log()
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    resolver: ResolverSettings = ResolverSettings()

@@ -30,6 +30,8 @@ REVISION = str(get_args(Revision)[1].metadata[0].pattern)
 SHAPES = {  # what a validator's function or a pattern stands for
     "_listen": "`:PORT`, `IPV4:PORT` or `[IPV6]:PORT`",
     "_listen_or_unix": "`unix:PATH`, `:PORT`, `IPV4:PORT` or `[IPV6]:PORT`",
+    "_server": "`IPV4`, `IPV4:PORT`, `[IPV6]` or `[IPV6]:PORT`",
+    "_host_name": "DNS name",
     "_network": "network, `192.0.2.0/24`",
     "_path": "path that starts with `/`",
     "_address": "`IPV4:PORT` or `[IPV6]:PORT`",

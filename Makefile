@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(shell for python in /usr/bin/python3 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python; done) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check style types arch bench bench-docs docs clean
+.PHONY: help setup demo test check style types arch bench bench-docs faults docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ bench: setup ## CPU time a request, beside Envoy and nginx; writes tests/bench/r
 
 bench-docs: setup ## docs/performance.md from the last result
 	$(BIN)/python -m tests.bench.render
+
+faults: setup ## every fault at full length, an hour; writes tests/faults/results/; ARGS="F03 --short" narrows it
+	sh tests/support/components.sh
+	$(BIN)/python -m tests.faults --save $(ARGS)
 
 docs: bench-docs ## every generated page
 	$(BIN)/python -m tests.docs

@@ -35,15 +35,15 @@ async def until(condition: Any, seconds: float = START_S, every: float = 0.05) -
 class Program:
     """One command that runs in a folder, with its output kept there."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, prefix: Sequence[str] = ()) -> None:
         self.folder = folder
-        self._arguments = arguments
+        self._arguments = (*prefix, COHORT, *arguments)
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         with open(self.folder / "output.log", "ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                COHORT, *self._arguments, cwd=self.folder, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+                *self._arguments, cwd=self.folder, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
@@ -65,9 +65,14 @@ class RealProxy:
 
     Attributes:
         port: Of the traffic listener, chosen by the kernel at the first start and kept.
+
+    Args:
+        prefix: What to execute it through: ``prlimit --nofile=256``, ``env NAME=VALUE``.
     """
 
-    def __init__(self, folder: Path, workers: int = 2, keys: Path | None = None, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, workers: int = 2, keys: Path | None = None, prefix: Sequence[str] = (), **settings: Any
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = 0
@@ -79,7 +84,7 @@ class RealProxy:
             "log": {"access": "off", "level": "info"},
             "timeouts": {"lameDuck": "0s", "drain": "2s"},
         } | settings
-        self.program = Program(folder, "proxy", "--config", "proxy.yaml")
+        self.program = Program(folder, "proxy", "--config", "proxy.yaml", prefix=prefix)
         self._session: aiohttp.ClientSession | None = None
 
     @property

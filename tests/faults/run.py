@@ -1,0 +1,113 @@
+"""One fault's run: how long and how hard, where its files are, and what it has to show."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.faults.check import Check
+from tests.faults.ledger import AFTER_S, Allowed, Row, failures, ledger, summary
+from tests.faults.load import Mix
+from tests.faults.stand import Stand
+from tests.integration.programs import RealProxy
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Full length, or what CI has time for."""
+
+    is_short: bool = False
+
+    def pick(self, full: float, short: float) -> float:
+        """One of the two."""
+        return short if self.is_short else full
+
+    @property
+    def rate(self) -> float:
+        """Requests a second: the fault table's, below half of the capacity measured on one core."""
+        return self.pick(300, 100)
+
+    @property
+    def loss_s(self) -> float:
+        """How long a load has to last for "0 lost" to mean something: 30,000 requests at full length."""
+        return self.pick(101, 3)
+
+    @property
+    def after_s(self) -> float:
+        """How long after a fault its consequences are waited for."""
+        return self.pick(AFTER_S, 1.5)
+
+
+@dataclass
+class Run:
+    """What a fault's function is given."""
+
+    folder: Path
+    scale: Scale = Scale()
+    check: Check = field(default_factory=Check)
+
+    @contextlib.asynccontextmanager
+    async def stand(
+        self,
+        stable: int = 3,
+        canary: int = 1,
+        proxies: int = 1,
+        workers: int = 2,
+        prefix: Sequence[str] = (),
+        **settings: Any,
+    ) -> AsyncIterator[Stand]:
+        """Services, proxies and a plan, all running; two workers as the machine has two cores."""
+        keys = self.folder / "keys"
+        made = [
+            RealProxy(self.folder / f"proxy-{number}", workers, keys, prefix=prefix, **settings)
+            for number in range(proxies)
+        ]
+        stand = Stand(self.folder, self.mix(), (stable, canary), made, keys)
+        try:
+            await stand.start()
+            yield stand
+        finally:
+            await stand.close()
+
+    def mix(self) -> Mix:
+        """The table's mix; in CI long requests are shorter."""
+        long = self.scale.pick(1, 0.1)
+        return Mix([], self.scale.rate, upload_s=8 * long, stream_s=10 * long)
+
+    def no_loss(self, rows: Sequence[Row]) -> None:
+        """0 lost: every request is ok."""
+        lost = failures(rows)
+        self.check.says("requests", len(rows))
+        self.check.exactly("lost", len(lost), 0)
+        self._tell(lost)
+        if not self.scale.is_short:
+            self.check.at_least("for a bound of 1e-4: requests", len(rows), 30_000)
+
+    def losses(self, rows: Sequence[Row], begin: float, end: float, allowed: Allowed, name: str = "ledger") -> None:
+        """Nothing but what is allowed between ``begin`` and ``end``, nothing at all at other times."""
+        outside = ledger(rows, begin, end, allowed)
+        self.check.says("requests", len(rows))
+        self.check.exactly(name, len(outside), 0)
+        self._tell(outside)
+
+    def _tell(self, rows: Sequence[Row]) -> None:
+        if rows:
+            self.check.note(summary(rows))
+            self.check.note("; ".join(str(row) for row in rows[:3]))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row of the table.
+
+    Attributes:
+        what: What is injected.
+        required: What has to be, in the table's words.
+    """
+
+    what: str
+    required: str
+    inject: Callable[[Run], Awaitable[None]]

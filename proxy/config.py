@@ -106,6 +106,13 @@ class Limits(Document):
     buffer_bytes: Annotated[int, Field(ge=16_384, le=MIB)] = 65_536  # one direction of one connection
     worker_buffer_bytes: Annotated[int, Field(ge=MIB, le=4096 * MIB)] = 32 * MIB  # all of one worker
     connections: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000  # client connections of one worker
+    arm_requests: Annotated[int, Field(ge=1, le=1_000_000)] = (
+        10_000  # one arm's at once: as many as clients; lower it to shield a service
+    )
+    arm_pending: Annotated[int, Field(ge=0, le=1_000_000)] = (
+        1024  # beyond them, until one ends; as Envoy's circuit breaker
+    )
+    arm_connects_per_second: Annotated[int, Field(ge=4, le=1_000_000)] = 2000  # a service without keep-alive fits below
 
 
 class Timeouts(Document):
@@ -113,7 +120,8 @@ class Timeouts(Document):
 
     head: Annotated[Duration, Field(gt=0)] = 10.0  # first to last byte of a request head: slowloris
     connect: Annotated[Duration, Field(gt=0)] = 1.0  # an endpoint in the same cluster answers within milliseconds
-    response_head: Annotated[Duration, Field(gt=0)] = 60.0  # nginx's proxy_read_timeout
+    response_head: Annotated[Duration, Field(gt=0)] = 60.0  # nginx's proxy_read_timeout; over all tries
+    per_try: Annotated[Duration, Field(ge=0)] = 0.0  # to the head within one try; 0: only responseHead counts
     body_idle: Annotated[Duration, Field(gt=0)] = 60.0  # no byte either way
     keep_alive: Annotated[Duration, Field(gt=0)] = 75.0  # longer than the 60 s of common load balancers in front
     upstream_keep_alive: Annotated[Duration, Field(gt=0)] = 55.0  # shorter than the 60 s of common servers behind
@@ -138,6 +146,16 @@ class ResolverSettings(Document):
         return self
 
 
+class Endpoints(Document):
+    """When an endpoint that does not answer is left out, for how long, and how one comes in."""
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = 5  # in a row, as Envoy; a refused connection counts at once
+    ejection: Annotated[Duration, Field(ge=0.1)] = 1.0  # doubled each time: a restart takes seconds, not minutes
+    longest_ejection: Annotated[Duration, Field(ge=0.1)] = 30.0  # a pod that is replaced is back within this
+    panic_percent: Annotated[int, Field(ge=0, le=100)] = 50  # fewer in good standing than this: as Envoy, use all
+    slow_start: Annotated[Duration, Field(ge=0)] = 10.0  # caches and compilers warm up; 0: at once
+
+
 class ProxySettings(Document):
     """All that one proxy is told at its start; paths are relative to the settings file."""
 
@@ -153,6 +171,7 @@ class ProxySettings(Document):
     admin: Admin = Admin()
     metrics: Metrics = Metrics()
     log: Log = Log()
+    endpoints: Endpoints = Endpoints()
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     resolver: ResolverSettings = ResolverSettings()

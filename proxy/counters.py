@@ -17,7 +17,8 @@ from proxy.region import EPOCH_REGISTERS, REGISTERS, Labels, Region, UserSet, id
 from proxy.sketch import CELLS, EDGES_S, merge, place
 
 OTHER = "other"  # what found no room
-_OF_PROXY = ("pending", "rejected")  # series that belong to no rollout
+_GAUGES = ("ejected", "pending")
+_OF_PROXY = (*_GAUGES, "rejected")  # series that belong to no rollout
 
 
 class Counters:
@@ -100,7 +101,7 @@ class Counters:
         return index
 
     def upstream_failure(self, arm: str, kind: str) -> None:
-        """Count one failed attempt: connect, timeout, reset, truncated or protocol."""
+        """Count one failed attempt: connect, timeout, reset, truncated, protocol or overflow."""
         self._cells[self._claim(("upstream_failures", arm, kind))] += 1
 
     def retry(self, arm: str) -> None:
@@ -207,9 +208,13 @@ class Counters:
         """Client connections that were opened (positive) or closed (negative)."""
         self._header[layout.CONNECTIONS] += delta
 
-    def pending(self, arm: str, delta: int) -> None:
-        """Requests that were given to an arm (positive) or are done (negative)."""
-        self._cells[self._claim(("pending", arm))] += delta
+    def pending(self, arm: str, count: int) -> None:
+        """Requests that an arm has now, those that wait for room included."""
+        self._cells[self._claim(("pending", arm))] = count
+
+    def ejected(self, arm: str, count: int) -> None:
+        """Endpoints of an arm that this worker leaves out now."""
+        self._cells[self._claim(("ejected", arm))] = count
 
 
 def clear_gauges(memory: memoryview) -> None:
@@ -217,7 +222,7 @@ def clear_gauges(memory: memoryview) -> None:
     region = Region(memory)
     region.header[layout.CONNECTIONS] = 0
     for index, labels in region.series:
-        if labels[0] == "pending":
+        if labels[0] in _GAUGES:
             region.cells[index] = 0
 
 
@@ -228,7 +233,7 @@ class Stats:
     Attributes:
         series: By labels, the kind first: ``("requests", arm, reason, source, code, "ok" | "failed")``,
             ``("upstream_failures", arm, kind)``, ``("retries", arm)``, ``("rekeyed",)``, ``("rejected", cause)``,
-            ``("pending", arm)``, and ``("other",)`` for what found no room.
+            ``("pending", arm)``, ``("ejected", arm)``, and ``("other",)`` for what found no room.
         times: Counts by cell of `sketch`, for ``(arm,)`` whole requests, for ``(arm, source)`` response heads.
         users: Registers by arm.
         epochs: Registers by arm and epoch.

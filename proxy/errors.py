@@ -23,7 +23,7 @@ class UpstreamError(ProxyError):
     """The service's fault.
 
     Attributes:
-        kind: The label of ``cohort_upstream_failures_total``: connect, timeout, reset, truncated or protocol.
+        kind: The label of ``cohort_upstream_failures_total``: connect, timeout, reset, truncated, protocol or overflow.
     """
 
     def __init__(self, kind: str, message: str, status: int = 502) -> None:

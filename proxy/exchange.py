@@ -24,13 +24,14 @@ RETRY = 5  # choose an endpoint again
 ANSWER = 6  # answer with an error of our own, close the upstream
 TRUNCATE = 7  # flush, then end both connections so that the client can tell that the answer is incomplete
 CANCEL = 8  # the client is gone: close both
+FALL_BACK = 9  # the arm is down: choose an endpoint of stable
 
 MAX_ATTEMPTS = 2  # contract item 15: one retry
 
 # (state, event) -> every (action, next state) that may follow. A pair that is not here cannot happen.
 TRANSITIONS: dict[tuple[int, str], frozenset[tuple[int, int]]] = {
     (CONNECTING, "connected"): frozenset({(SEND, WAITING)}),
-    (CONNECTING, "connect_failed"): frozenset({(RETRY, CONNECTING), (ANSWER, DONE)}),
+    (CONNECTING, "connect_failed"): frozenset({(RETRY, CONNECTING), (FALL_BACK, CONNECTING), (ANSWER, DONE)}),
     (CONNECTING, "request_ended"): frozenset({(NOTHING, CONNECTING)}),
     (CONNECTING, "failed"): frozenset({(ANSWER, DONE)}),
     (CONNECTING, "downstream_lost"): frozenset({(CANCEL, DONE)}),
@@ -73,13 +74,21 @@ class Exchange:
         self.state = WAITING
         return SEND
 
-    def connect_failed(self, has_other: bool) -> int:
-        """No connection to the endpoint chosen: nothing was sent, so any method may try another if there is one."""
+    def connect_failed(self, may_retry: bool, may_fall_back: bool) -> int:
+        """No connection to the endpoint chosen: nothing was sent, so any method may go elsewhere.
+
+        Args:
+            may_retry: The arm has another endpoint, and the retry budget allows one more.
+            may_fall_back: Stable takes the users of this arm when it is down.
+        """
         if self.state != CONNECTING:
             raise InternalError("connect_failed out of state")
-        if has_other and self.attempts < MAX_ATTEMPTS:
+        if may_retry and self.attempts < MAX_ATTEMPTS:
             self.attempts += 1
             return RETRY
+        if may_fall_back:
+            self.attempts += 1
+            return FALL_BACK
         self.state = DONE
         return ANSWER
 

@@ -86,12 +86,14 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
         for labels, count in _summed(series, kind, 1 + len(labels_of)).items():
             family.add_metric([rollout, *labels], count)
         yield family
-    pending = GaugeMetricFamily(
-        "cohort_pending_requests", "Requests that a version has not answered yet.", labels=["rollout", "arm"]
-    )
-    for labels, count in _summed(series, "pending", 2).items():
-        pending.add_metric([rollout, *labels], count)
-    yield pending
+    for kind, name, text in (
+        ("pending", "cohort_pending_requests", "Requests that a version has not answered yet."),
+        ("ejected", "cohort_ejected_endpoints", "Endpoints left out for failing, each counted by each worker."),
+    ):
+        gauge = GaugeMetricFamily(name, text, labels=["rollout", "arm"])
+        for labels, count in _summed(series, kind, 2).items():
+            gauge.add_metric([rollout, *labels], count)
+        yield gauge
 
 
 def _summed(series: Mapping[Labels, int], kind: str, size: int) -> dict[Labels, int]:

@@ -227,6 +227,7 @@ class Preview(Document):
 Users = Annotated[tuple[UserSource, ...], Field(min_length=1, max_length=8)]
 Routes = Annotated[tuple[Route, ...], Field(max_length=MAX_LIST)]
 Explain = Literal["OnRequest", "Always", "Never"]
+OnArmDown = Literal["Stable", "Error"]  # users of a version that cannot be reached get stable, or 503
 
 
 class RolloutRef(Document):
@@ -285,6 +286,7 @@ class Plan(Document):
     header_routes: Annotated[tuple[HeaderRoute, ...], Field(max_length=16)] = ()
     preview: Preview = Preview()
     explain: Explain = "OnRequest"
+    on_arm_down: OnArmDown = "Stable"
     lifts: Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")], ...], Field(max_length=MAX_LIST)] = ()
 
     @model_validator(mode="after")

@@ -39,12 +39,13 @@ class Downstream(asyncio.BufferedProtocol):
         is_full: The kernel takes no more of the answer for now.
         peer_bytes: The other end's address as text.
         relay: The exchange under way, if any.
+        unsafe_seen: A request of a method that must not be repeated has come (contract item 16).
     """
 
     __slots__ = (
         "_buffered", "_eof", "_first_byte", "_holds", "_left", "_linger_end", "_lingering", "_pending",
-        "_running", "_scanned", "_transport", "_unsafe_seen", "deadline", "is_full", "is_last", "is_trusted",
-        "peer", "peer_bytes", "relay", "server",
+        "_running", "_scanned", "_transport", "deadline", "is_full", "is_last", "is_trusted", "peer", "peer_bytes",
+        "relay", "server", "unsafe_seen",
     )  # fmt: skip
 
     is_secure = False  # TLS on the client side is a later listener of its own
@@ -69,7 +70,7 @@ class Downstream(asyncio.BufferedProtocol):
         self._linger_end = 0.0
         self._eof = False
         self._running = False
-        self._unsafe_seen = False
+        self.unsafe_seen = False
 
     def __repr__(self) -> str:
         state = "lingering" if self._lingering else "busy" if self.relay else "idle"
@@ -269,13 +270,6 @@ class Downstream(asyncio.BufferedProtocol):
     @property
     def _at_end(self) -> bool:
         return self._eof and not self._pending
-
-    def first_unsafe(self, is_unsafe: bool) -> bool:
-        """Whether this is the connection's first request of a method that must not be repeated (contract item 16)."""
-        if not is_unsafe or self._unsafe_seen:
-            return False
-        self._unsafe_seen = True
-        return True
 
     def write(self, data: bytes) -> None:
         """Send bytes of an answer."""

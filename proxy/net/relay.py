@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from proxy.body import LAST_CHUNK, BodyReader, body_reader, chunk
 from proxy.errors import DownstreamError, ProxyError, UpstreamError
-from proxy.exchange import ANSWER, CONNECTING, LINGER, RELAYING, RETRY, TRUNCATE, Exchange
+from proxy.exchange import ANSWER, CONNECTING, FALL_BACK, LINGER, RELAYING, RETRY, TRUNCATE, Exchange
 from proxy.forward import framing_lines, passed_on
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Request, Response
-from proxy.net.pool import Endpoint, least_loaded
+from proxy.net.pool import Endpoint, Room
 from proxy.net.upstream import HOLD_PEER, NEVER, Upstream
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Relay:
     _held_ended = False
     _length = 0
     _response: Response | None = None
+    _first_sent_at = 0.0
     _sent_at = 0.0
     _upstream: Upstream | None = None
 
@@ -121,32 +122,80 @@ class Relay:
         return payload
 
     def _request_patience(self) -> float:
-        waits_for_head = not self.exchange.request_open and self._response is None
-        return self._server.response_head_s if waits_for_head else self._server.body_idle_s
+        server = self._server
+        if self.exchange.request_open or self._response is not None:
+            return server.body_idle_s
+        return min(server.try_s, self._time_left()) if self._first_sent_at else server.try_s
+
+    def _time_left(self) -> float:
+        """Seconds until the response's head is due, over all tries."""
+        return self._server.response_head_s - (time.monotonic() - (self._first_sent_at or self._sent_at))
 
     # --- choosing and connecting
 
     def _choose(self, failed: Endpoint | None) -> None:
-        endpoint = least_loaded(self.arm.endpoints, failed)
+        arm, client = self.arm, self._client
+        endpoint = arm.choose(failed, self._server.now)
         if endpoint is None:
-            self._unreachable(UpstreamError("connect", f"arm {self.arm.name} has no endpoints", 503), None)
+            self._unreachable(UpstreamError("connect", f"arm {arm.name} has no endpoint to use", 503), None)
             return
+        room = arm.room
+        if room.busy >= room.most_busy:
+            self._wait(room)
+            return
+        # Contract item 16; and a retry does not trust the pool that has just failed it.
+        check = self.request.method not in _SAFE and not client.unsafe_seen
+        connection = None if failed else endpoint.take()
+        while check and connection is not None and not connection.is_alive():
+            connection.close()
+            connection = endpoint.take()
+        if connection is None:
+            if room.connects < 1.0:
+                self._wait(room)
+                return
+            room.connects -= 1.0
+        if check:
+            client.unsafe_seen = True
         self.endpoint = endpoint
         self.endpoint_text = endpoint.text
         endpoint.active += 1
-        self._server.counters.pending(self.arm.name, 1)
-        # Contract item 16; and a retry does not trust the pool that has just failed it.
-        fresh = failed is not None
-        check = self._client.first_unsafe(self.request.method not in _SAFE)
-        while not fresh and (connection := endpoint.take()) is not None:
-            if not check or connection.is_alive():
-                self.connected(connection)
-                return
-            connection.close()
-        self._client.deadline = NEVER  # connecting has a time-out of its own
+        room.busy += 1
+        if connection is not None:
+            self.connected(connection)
+            return
+        client.deadline = NEVER  # connecting has a time-out of its own
+        if self.exchange.request_open:
+            client.hold(HOLD_PEER)
+        self._server.connect(endpoint, self)
+
+    def _wait(self, room: Room) -> None:
+        """Until there is room, but no longer than for a connection."""
+        if room.is_full:
+            self._fail(503, "overflow")
+            return
+        room.waiting[self] = None
+        self._client.deadline = self._server.now + self._server.connect_s
         if self.exchange.request_open:
             self._client.hold(HOLD_PEER)
-        self._server.connect(endpoint, self)
+
+    def admitted(self) -> None:
+        """There is room now; an abort may have come meanwhile."""
+        self._look_at_latch()
+        self._choose(None)
+
+    def _look_at_latch(self) -> None:
+        if self._server.is_latched and not self.arm.stable:
+            self.arm = self._view.arms[0]
+            self.reason = "abort"
+
+    def connect_done(self, connection: Upstream) -> None:
+        """A new connection was made; an abort that came meanwhile keeps the request from its arm."""
+        if self._server.is_latched and not self.arm.stable and self.exchange.state == CONNECTING:
+            connection.release()
+            self._leave_endpoint()
+            self.admitted()
+        else:
+            self.connected(connection)
 
     def connected(self, connection: Upstream) -> None:
         """A connection to the chosen endpoint: send the request."""
@@ -182,25 +231,42 @@ class Relay:
             self._unreachable(error, endpoint)
 
     def _unreachable(self, error: UpstreamError, endpoint: Endpoint | None) -> None:
-        self._server.counters.upstream_failure(self.arm.name, error.kind)
-        if self.exchange.connect_failed(len(self.arm.endpoints) > 1) == RETRY:
+        server, arm = self._server, self.arm
+        server.counters.upstream_failure(arm.name, error.kind)
+        has_other = any(other is not endpoint for other in arm.usable)
+        action = self.exchange.connect_failed(has_other and server.may_retry, self._view.falls_back and not arm.stable)
+        if action == RETRY:
             self._retry(endpoint)
+        elif action == FALL_BACK:
+            self._fall_back(error.status)
         else:
             self._answer(error.status, failed=True)
 
     def _retry(self, failed: Endpoint | None) -> None:
         """Once more, with a new look at the abort latch."""
-        self._server.counters.retry(self.arm.name)
-        if self._server.is_latched and not self.arm.stable:
-            self.arm = self._view.arms[0]
-            self.reason = "abort"
+        self._server.take_retry(self.arm.name)
+        self._first_sent_at = self._first_sent_at or self._sent_at
+        self._look_at_latch()
         self._choose(failed)
+
+    def _fall_back(self, status: int) -> None:
+        """To stable, because the arm is down; that still counts against the arm, and its user as one of it."""
+        self.status = status
+        self._server.count(self, time.monotonic() - self._started, failed=True)
+        self.status = 0
+        self.arm, self.reason, self.source = self._view.arms[0], "fallback", "forced"
+        self._choose(None)
 
     def _leave_endpoint(self) -> Endpoint | None:
         endpoint, self.endpoint = self.endpoint, None
+        room = self.arm.room
         if endpoint is not None:
             endpoint.active -= 1
-            self._server.counters.pending(self.arm.name, -1)
+            room.busy -= 1
+            if room.waiting:
+                self._server.loop.call_soon(room.admit)
+        elif room.waiting:
+            room.waiting.pop(self, None)
         return endpoint
 
     # --- response
@@ -215,6 +281,9 @@ class Relay:
         """The final head, with what came of the body."""
         client, request, decision = self._client, self.request, self.decision
         self.exchange.response_started()
+        endpoint = self.endpoint
+        if endpoint is not None and endpoint.standing.failures:
+            self._server.endpoint_answered(endpoint)
         self._response = response
         self.status = response.status
         self.upstream_s = time.monotonic() - self._sent_at
@@ -276,12 +345,14 @@ class Relay:
     # --- what goes wrong
 
     def upstream_lost(self, error: UpstreamError, any_byte: bool) -> None:
-        """The connection ended or broke the protocol before the response was complete; it is already closed."""
-        self._upstream = None
+        """The connection ended, broke the protocol or was too slow before the response was complete; it is closed."""
+        connection, self._upstream = self._upstream, None
         endpoint = self._leave_endpoint()
-        action = self.exchange.upstream_lost(any_byte, self._server.may_retry)
+        # A service may close an idle connection at any time, so one that was used before says nothing.
+        if endpoint is not None and (any_byte or error.kind != "reset" or connection is None or connection.served == 1):
+            self._server.endpoint_failed(endpoint, error)
+        action = self.exchange.upstream_lost(any_byte, self._server.may_retry and self._time_left() > 0)
         if action == RETRY:
-            self._server.take_retry()
             self._retry(endpoint)
             return
         self._server.counters.upstream_failure(self.arm.name, error.kind)
@@ -350,8 +421,12 @@ class Relay:
             else:
                 self._server.counters.downstream_rejected("timeout")
                 self._fail(0, "")
+        elif self._upstream is None:
+            self._fail(503, "overflow")
         else:
-            self._fail(504, "timeout")
+            any_byte = self._upstream.any_byte
+            self._upstream.close()
+            self.upstream_lost(UpstreamError("timeout", "no answer in time", 504), any_byte)
 
     def abort_drained(self) -> None:
         """The limit for streams on an aborted arm has passed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import errno
 import logging
 import os
 import random
@@ -11,6 +12,7 @@ import resource
 import select
 import socket
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from proxy.config import ProxySettings
@@ -22,12 +24,13 @@ from proxy.keys import Keys
 from proxy.memo import HeadMemo, ResponseMemo
 from proxy.net.accesslog import AccessLog
 from proxy.net.downstream import Downstream
-from proxy.net.pool import Endpoint
+from proxy.net.pool import Endpoint, Room
 from proxy.net.upstream import HOLD_BUDGET, Upstream
-from proxy.net.view import View
+from proxy.net.view import ArmView, View
 from proxy.plan import Plan
 from proxy.region import EPOCH_S
 from proxy.shared import LATCH, PLAN_SEQUENCE, Words
+from proxy.standing import GOOD, Rules
 
 if TYPE_CHECKING:
     from proxy.net.relay import Relay
@@ -40,7 +43,11 @@ BACKLOG = 4096  # uvloop listens again with 100 when it is not told
 RESERVED_FILES = 64  # descriptors kept for upstreams' control, logs and the loop itself
 READ_BYTES = 65_536
 RETRY_SHARE = 0.1  # contract item 15
-RETRY_RESERVE = 10.0  # retries that may come at once after a quiet time
+RETRY_RESERVE = 10  # retries within a window however few the requests
+RETRY_WINDOW_S = 10  # as Finagle and Linkerd
+LAG_S = 0.5  # a loop that comes this much too late must not take time-outs for other people's fault
+# What keeps us from connecting though the endpoint is well.
+_OUR_FAULT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 
 
 class Server:
@@ -64,6 +71,8 @@ class Server:
         timeouts, limits = settings.timeouts, settings.limits
         self.head_s = timeouts.head
         self.response_head_s = timeouts.response_head
+        self.try_s = min(timeouts.per_try or timeouts.response_head, timeouts.response_head)
+        self.connect_s = timeouts.connect
         self.body_idle_s = timeouts.body_idle
         self.keep_alive_s = timeouts.keep_alive
         self.upstream_keep_alive_s = timeouts.upstream_keep_alive
@@ -95,7 +104,15 @@ class Server:
         self._view: View | None = None
         self._sequence = 0
         self._endpoints: dict[tuple[str, int], Endpoint] = {}
-        self._retries = RETRY_RESERVE
+        self._rooms: dict[str, Room] = {}
+        rules = settings.endpoints
+        self._rules = Rules(rules.failures, rules.ejection, rules.longest_ejection)
+        self._out: set[Endpoint] = set()
+        self._requests = 0  # these two: within the window
+        self._retries = 0
+        self._past: deque[tuple[int, int]] = deque([(0, 0)] * RETRY_WINDOW_S)
+        self._past_at = 0.0
+        self._judges_from = 0.0
         self._listeners: list[socket.socket] = []
         self._accepting: list[asyncio.Server] = []
         self._cap = min(limits.connections, _most_connections())
@@ -112,7 +129,10 @@ class Server:
         Raises:
             ValueError: It cannot be compiled.
         """
-        self._views[sequence] = View(plan, self._keys, self.trusted, os.urandom, self._endpoint)
+        view = View(plan, self._keys, self.trusted, os.urandom, self._endpoint, self._room)
+        for arm in view.arms:
+            self._refresh(arm)
+        self._views[sequence] = view
 
     def view(self) -> View | None:
         """The plan in force, None before the first. Cost: one read of shared memory."""
@@ -136,9 +156,16 @@ class Server:
         endpoint = self._endpoints.get((address, port))
         if endpoint is None:
             endpoint = self._endpoints[(address, port)] = Endpoint(address, port)
-        endpoint.plans += 1
-        endpoint.arm = arm
+        endpoint.enlist(arm, self.loop.time())
         return endpoint
+
+    def _room(self, arm: str) -> Room:
+        room = self._rooms.get(arm)
+        if room is None:
+            limits = self.settings.limits
+            room = self._rooms[arm] = Room(limits.arm_requests, limits.arm_pending, limits.arm_connects_per_second)
+            room.refill(SWEEP_S)
+        return room
 
     @property
     def is_latched(self) -> bool:
@@ -195,31 +222,142 @@ class Server:
 
     async def _connect(self, endpoint: Endpoint, relay: Relay) -> None:
         try:
-            async with asyncio.timeout(self.settings.timeouts.connect):
+            connection = await self._open(endpoint)
+        except UpstreamError as error:
+            relay.connect_failed(error)
+            return
+        try:
+            relay.connect_done(connection)
+        except Exception:  # this task's root: one broken exchange must not end the others
+            log.exception("exchange failed: %r", relay)
+            connection.close()
+
+    async def _open(self, endpoint: Endpoint) -> Upstream:
+        """A new connection; the endpoint's standing hears of a failure.
+
+        Raises:
+            UpstreamError: There is none within the connect time-out.
+        """
+        began = self.loop.time()
+        try:
+            async with asyncio.timeout(self.connect_s):
                 _, connection = await self.loop.create_connection(
                     lambda: Upstream(self, endpoint), endpoint.address, endpoint.port
                 )
         except TimeoutError:
-            relay.connect_failed(UpstreamError("connect", f"{endpoint.text}: no connection in time", 504))
+            if self.loop.time() - began < self.connect_s + LAG_S:
+                self._unreachable(endpoint, "no connection in time", refused=False)
+            raise UpstreamError("connect", f"{endpoint.text}: no connection in time", 504) from None
         except OSError as error:
-            relay.connect_failed(UpstreamError("connect", f"{endpoint.text}: {error}"))
+            if error.errno not in _OUR_FAULT:
+                self._unreachable(endpoint, str(error), refused=True)
+            raise UpstreamError("connect", f"{endpoint.text}: {error}") from None
+        return connection
+
+    # --- endpoints
+
+    def endpoint_answered(self, endpoint: Endpoint) -> None:
+        """One that had failed has answered."""
+        was_good = endpoint.standing.state == GOOD
+        endpoint.standing.answered(self.loop.time())
+        if not was_good:
+            endpoint.since = self.loop.time()
+            log.info("endpoint %s of arm %s answers again", endpoint.text, endpoint.arm)
+            self._stands_anew(endpoint)
+
+    def endpoint_failed(self, endpoint: Endpoint, error: UpstreamError) -> None:
+        """A request got no complete answer."""
+        now = self.loop.time()
+        if error.kind == "timeout" and now < self._judges_from:
+            return
+        was_out = endpoint.standing.is_out
+        endpoint.standing.failed(now, self._rules, _spread())
+        if endpoint.standing.is_out and not was_out:
+            self._went_out(endpoint, f"{endpoint.standing.failures} requests in a row failed, the last: {error}")
+
+    def _unreachable(self, endpoint: Endpoint, why: str, refused: bool) -> None:
+        was_out = endpoint.standing.is_out
+        endpoint.standing.unreachable(refused, self.loop.time(), self._rules, _spread())
+        if was_out:
+            self._stands_anew(endpoint)
         else:
-            try:
-                relay.connected(connection)
-            except Exception:  # this task's root: one broken exchange must not end the others
-                log.exception("exchange failed: %r", relay)
-                connection.close()
+            self._went_out(endpoint, why)
+
+    def _went_out(self, endpoint: Endpoint, why: str) -> None:
+        seconds = endpoint.standing.until - self.loop.time()
+        log.warning("endpoint %s of arm %s is left out for %.1f s: %s", endpoint.text, endpoint.arm, seconds, why)
+        self._stands_anew(endpoint)
+
+    def _stands_anew(self, endpoint: Endpoint) -> None:
+        """Have all arms that use an endpoint look again which are usable."""
+        if endpoint.standing.is_out:
+            self._out.add(endpoint)
+        else:
+            self._out.discard(endpoint)
+        for view in self._views.values():
+            for arm in view.arms:
+                if endpoint in arm.endpoints:
+                    self._refresh(arm)
+
+    def _refresh(self, arm: ArmView) -> None:
+        rules = self.settings.endpoints
+        arm.refresh(self.loop.time(), rules.panic_percent, rules.slow_start)
+
+    def _probe_endpoints(self, now: float) -> None:
+        """Try a connection to each endpoint that has been left out for long enough."""
+        for endpoint in [e for e in self._out if now >= e.standing.until and not e.is_probed]:
+            if not endpoint.plans:
+                self._out.discard(endpoint)
+            elif self._tasks is not None:
+                endpoint.is_probed = True
+                self._tasks.create_task(self._probe(endpoint))
+
+    async def _probe(self, endpoint: Endpoint) -> None:
+        try:
+            connection = await self._open(endpoint)
+        except UpstreamError:
+            return
+        finally:
+            endpoint.is_probed = False
+        connection.release()
+        endpoint.standing.reached()
+        self._stands_anew(endpoint)
+
+    def _look_at_arms(self) -> None:
+        """Publish what each arm has to do, let those in that wait for room, and see newcomers grow."""
+        for name, room in self._rooms.items():
+            room.refill(SWEEP_S)
+            room.admit()
+            self.counters.pending(name, room.busy + len(room.waiting))
+        if self._view is not None:
+            for arm in self._view.arms:
+                self.counters.ejected(arm.name, sum(e.standing.is_out for e in arm.endpoints) if self._out else 0)
+                if arm.is_mixed:
+                    self._refresh(arm)
 
     # --- retries and buffers
 
     @property
     def may_retry(self) -> bool:
-        """Whether the budget of retries allows one more."""
-        return self._retries >= 1.0
+        """Whether the budget of retries allows one more: contract item 15."""
+        return self._retries < max(RETRY_RESERVE, RETRY_SHARE * self._requests)
 
-    def take_retry(self) -> None:
+    def take_retry(self, arm: str) -> None:
         """Spend one retry."""
-        self._retries -= 1.0
+        self._retries += 1
+        self.counters.retry(arm)
+
+    def _turn_window(self, now: float) -> None:
+        """Each second: what is older than the window no longer counts."""
+        if now < self._past_at:
+            return
+        self._past_at = now + 1.0
+        requests, retries = self._past.popleft()
+        self._requests -= requests
+        self._retries -= retries
+        self._past.append(
+            (self._requests - sum(past[0] for past in self._past), self._retries - sum(past[1] for past in self._past))
+        )
 
     def _feed_starved(self) -> None:
         if self.starved and self.buffered <= self.most_buffered // 2:
@@ -232,7 +370,10 @@ class Server:
     async def _sweep(self) -> None:
         """Everything that only time brings about."""
         now = self.loop.time()
+        if now > self.now + LAG_S:
+            self._slept(now)
         self.now = now + SWEEP_S
+        self._turn_window(now)
         self._tick_wall()
         self.view()
         for connection in [c for c in self.connections if c.deadline < now]:
@@ -244,8 +385,17 @@ class Server:
             self._poll_at = now + RESET_POLL_S
             self._find_resets()
         self._drain_aborted(now)
+        self._probe_endpoints(now)
+        self._look_at_arms()
         if not self._accepting and not self.closing and len(self.connections) < self._cap * 0.9:
             await self._accept()
+
+    def _slept(self, now: float) -> None:
+        """The loop stood still: time-outs of the next second are our own, and idle connections may be closed by now."""
+        log.warning("the event loop came %.1f s late", now - self.now)
+        self._judges_from = now + 1.0
+        for upstream in [u for u in self.upstreams if u.relay is None and not u.is_alive()]:
+            upstream.expired(now)
 
     def _tick_wall(self) -> None:
         wall = time.time()
@@ -284,15 +434,19 @@ class Server:
 
     def account(self, relay: Relay, seconds: float, failed: bool) -> None:
         """One exchange has ended."""
-        counters, arm, decision = self.counters, relay.arm.name, relay.decision
+        self.count(relay, seconds, failed)
+        if relay.decision.rekeyed:
+            self.counters.rekeyed()
+        self._requests += 1
+        if self._is_logged:
+            self._log.exchange(self.wall_s, relay, seconds)
+
+    def count(self, relay: Relay, seconds: float, failed: bool) -> None:
+        """One exchange has ended for its arm."""
+        counters, arm, key = self.counters, relay.arm.name, relay.decision.key
         counters.exchange(arm, relay.reason, relay.source, relay.status, failed, seconds, relay.upstream_s)
-        if decision.key is not None and relay.source == "user":
-            counters.user(arm, decision.key, self._epoch)
-        if decision.rekeyed:
-            counters.rekeyed()
-        if self._retries < RETRY_RESERVE:
-            self._retries += RETRY_SHARE
-        self.log_exchange(relay, seconds)
+        if key is not None and relay.source == "user":
+            counters.user(arm, key, self._epoch)
 
     def log_exchange(self, relay: Relay, seconds: float) -> None:
         """One exchange in the access log."""
@@ -331,6 +485,11 @@ class Server:
         for upstream in list(self.upstreams):
             upstream.close()
         await asyncio.sleep(0)
+
+
+def _spread() -> float:
+    """A factor by which workers' back-offs differ."""
+    return random.uniform(0.8, 1.2)  # noqa: S311  # spreads load, guards nothing
 
 
 def _most_connections() -> int:

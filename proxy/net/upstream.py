@@ -30,13 +30,14 @@ class Upstream(asyncio.BufferedProtocol):
     """A connection to one endpoint, idle in its pool or bound to one relay.
 
     Attributes:
+        any_byte: Something of a response to the request under way has come.
         deadline: Loop time at which it is closed while idle.
         served: Exchanges begun on it.
     """
 
     __slots__ = (
-        "_any_byte", "_buffered", "_holds", "_interims", "_method", "_pending", "_reader", "_scanned", "_server",
-        "_transport", "deadline", "endpoint", "relay", "served",
+        "_buffered", "_holds", "_interims", "_method", "_pending", "_reader", "_scanned", "_server", "_transport",
+        "any_byte", "deadline", "endpoint", "relay", "served",
     )  # fmt: skip
 
     def __init__(self, server: Server, endpoint: Endpoint) -> None:
@@ -60,7 +61,7 @@ class Upstream(asyncio.BufferedProtocol):
         self._pending = b""
         self._scanned = 0
         self._interims = 0
-        self._any_byte = False
+        self.any_byte = False
 
     # --- what the relay asks for
 
@@ -149,7 +150,7 @@ class Upstream(asyncio.BufferedProtocol):
             self._server.counters.upstream_failure(self.endpoint.arm, "protocol")
             self.close()
             return
-        self._any_byte = True
+        self.any_byte = True
         try:
             if self._reader is not None:
                 self._body(relay, self._reader, data)
@@ -200,7 +201,7 @@ class Upstream(asyncio.BufferedProtocol):
 
     def _fail(self, error: UpstreamError) -> None:
         """The response broke the protocol or ended early: this connection is never used again."""
-        relay, any_byte = self.relay, self._any_byte
+        relay, any_byte = self.relay, self.any_byte
         self.close()
         if relay is not None:
             relay.upstream_lost(error, any_byte)
@@ -232,7 +233,7 @@ class Upstream(asyncio.BufferedProtocol):
         if relay is not None:
             self.relay = None
             kind = "truncated" if self._reader is not None else "reset"
-            relay.upstream_lost(UpstreamError(kind, "connection lost"), self._any_byte)
+            relay.upstream_lost(UpstreamError(kind, "connection lost"), self.any_byte)
 
     def pause_writing(self) -> None:
         """The kernel takes no more of the request."""

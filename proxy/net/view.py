@@ -9,24 +9,43 @@ from proxy.decide import Splitter
 from proxy.forward import RequestRules, ResponseRules, decision_lines
 from proxy.identity import TrustedPeers
 from proxy.keys import Keys
-from proxy.net.pool import Endpoint
+from proxy.net.pool import LAST_RESORT_S, Endpoint, Room, admitted, least_loaded, usable
 from proxy.plan import Arm, Plan
+from proxy.standing import PROBATION
 
 
 class ArmView:
     """One arm of one plan: its endpoints, and what is said of a decision for it.
 
     Attributes:
-        stable: It is the first arm.
         baggage: The member that tells the arm.
+        is_mixed: Not all usable endpoints take an equal share: some are new, or on probation.
+        room: What this arm may use at once, under whatever plan.
+        stable: It is the first arm.
+        usable: The endpoints that requests may use.
     """
 
-    __slots__ = ("_lines", "_say", "baggage", "endpoints", "name", "stable")
+    __slots__ = (
+        "_lines",
+        "_say",
+        "_slow_start_s",
+        "baggage",
+        "endpoints",
+        "is_mixed",
+        "name",
+        "room",
+        "stable",
+        "usable",
+    )
 
-    def __init__(self, plan: Plan, arm: Arm, endpoints: list[Endpoint]) -> None:
+    def __init__(self, plan: Plan, arm: Arm, endpoints: list[Endpoint], room: Room) -> None:
         self.name = arm.name
         self.endpoints = endpoints
+        self.room = room
         self.stable = arm is plan.arms[0]
+        self.usable = endpoints
+        self.is_mixed = False
+        self._slow_start_s = 0.0
         self.baggage = f"cohort.arm={arm.name}".encode()
         rollout = f"{plan.rollout.namespace}/{plan.rollout.name}"
         self._say = partial(decision_lines, arm.name, rollout, arm.revision, generation=plan.generation)
@@ -39,22 +58,44 @@ class ArmView:
             lines = self._lines[reason] = self._say(reason)
         return lines
 
+    def refresh(self, now: float, panic_percent: int, slow_start_s: float) -> None:
+        """Find out anew which endpoints are usable: one's standing has changed, or a newcomer is no longer one."""
+        found = self.usable = usable(self.endpoints, panic_percent, now + LAST_RESORT_S)
+        self._slow_start_s = slow_start_s
+        self.is_mixed = len(found) > 1 and any(
+            e.standing.state == PROBATION or now - e.since < slow_start_s for e in found
+        )
+
+    def choose(self, avoid: Endpoint | None, now: float) -> Endpoint | None:
+        """The endpoint for one request, None if the arm is down.
+
+        Args:
+            avoid: The one that just failed; used only if there is no other.
+            now: Loop time.
+        """
+        if self.is_mixed:
+            return least_loaded(admitted([e for e in self.usable if e is not avoid], now, self._slow_start_s), None)
+        return least_loaded(self.usable, avoid)
+
 
 class View:
     """One staged plan.
 
     Attributes:
         arms: As the plan lists them, stable first.
+        falls_back: Users of an arm that is down get stable.
         rules: For requests from untrusted and from trusted peers.
     """
 
     def __init__(self, plan: Plan, keys: Keys, trusted: TrustedPeers, rng: Callable[[int], bytes],
-                 endpoint: Callable[[str, int, str], Endpoint]) -> None:  # fmt: skip
+                 endpoint: Callable[[str, int, str], Endpoint], room: Callable[[str], Room]) -> None:  # fmt: skip
         self.plan = plan
         self.splitter = Splitter(plan, keys, trusted, rng)
         self.arms = [
-            ArmView(plan, arm, [endpoint(e.address, e.port, arm.name) for e in arm.endpoints]) for arm in plan.arms
+            ArmView(plan, arm, [endpoint(e.address, e.port, arm.name) for e in arm.endpoints], room(arm.name))
+            for arm in plan.arms
         ]
+        self.falls_back = plan.on_arm_down == "Stable"
         self.rules = (RequestRules(False, self.splitter.reserved), RequestRules(True, frozenset()))
         self.response_rules = ResponseRules((plan.cookie_name, f"cohort_{plan.rollout.name}_preview"))
 

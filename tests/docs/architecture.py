@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/architecture.md"
 MODULES = re.compile(r"<!-- modules: (\S+) -->\n\n((?:\|.*\n)*)")
 STATES = re.compile(r"<!-- states: proxy\.exchange -->\n\n```mermaid\n(.*?)```\n", re.DOTALL)
-ACTIONS = ("NOTHING", "SEND", "RELAY", "FINISH", "LINGER", "RETRY", "ANSWER", "TRUNCATE", "CANCEL")
+ACTIONS = ("NOTHING", "SEND", "RELAY", "FINISH", "LINGER", "RETRY", "ANSWER", "TRUNCATE", "CANCEL", "FALL_BACK")
 NAMES = ("CONNECTING", "WAITING", "RELAYING", "DONE")
 
 

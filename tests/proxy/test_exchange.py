@@ -35,7 +35,7 @@ EVENTS = (
 
 
 def variants(event: str) -> list[tuple[bool, ...]]:
-    arguments = {"upstream_lost": 2, "connect_failed": 1}
+    arguments = {"upstream_lost": 2, "connect_failed": 2}
     return list(itertools.product((False, True), repeat=arguments.get(event, 0)))
 
 

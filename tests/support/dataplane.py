@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy import shared
 from proxy.config import ProxySettings
-from proxy.counters import Counters
+from proxy.counters import Counters, read
 from proxy.document import validate
 from proxy.keys import FILE_NAMES, Keys, parse
 from proxy.net.accesslog import AccessLog
@@ -166,3 +166,16 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
             if line.startswith(b"content-length: "):
                 return head + await reader.readexactly(int(line[16:]))
         return head
+
+
+def series(proxy: Proxy, kind: str) -> dict[tuple[str, ...], int]:
+    """The counters of one kind by their labels."""
+    found = read([proxy.memory], "11111111-2222-3333-4444-555555555555", "v2").series
+    return {labels[1:]: count for labels, count in found.items() if labels[0] == kind}
+
+
+async def until(look: Callable[[], bool]) -> None:
+    """Wait for something that is published now and then; 10 s at most."""
+    async with asyncio.timeout(10):
+        while not look():
+            await asyncio.sleep(0.01)

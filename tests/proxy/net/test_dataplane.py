@@ -9,8 +9,7 @@ import struct
 
 import pytest
 
-from proxy.counters import read
-from tests.support.dataplane import REPLY, Handler, Proxy, Service, answer, plan, replies, service
+from tests.support.dataplane import REPLY, Handler, Proxy, Service, answer, plan, replies, series, service, until
 
 GET = b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n"
 LAST = b"GET /a HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
@@ -605,20 +604,14 @@ async def test_a_refused_head_has_no_body() -> None:
         assert got.endswith(b"\r\n\r\n")
 
 
-def series(proxy: Proxy, kind: str) -> dict[tuple[str, ...], int]:
-    """The counters of one kind by their labels."""
-    found = read([proxy.memory], "11111111-2222-3333-4444-555555555555", "v2").series
-    return {labels[1:]: count for labels, count in found.items() if labels[0] == kind}
-
-
 async def test_requests_under_way_are_pending_and_broken_ones_are_no_evidence() -> None:
     """A request that its client broke before anything was sent is not a request of the arm."""
-    taken = asyncio.Event()
+    taken, released = asyncio.Event(), asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         taken.set()
-        await asyncio.sleep(0.1)
+        await released.wait()
         writer.write(REPLY)
 
     async with service(scripted(hang)) as (_, port), Proxy({}) as proxy:  # type: ignore[arg-type]
@@ -626,9 +619,10 @@ async def test_requests_under_way_are_pending_and_broken_ones_are_no_evidence() 
         reader, writer = await proxy.open()
         writer.write(GET)
         await taken.wait()
-        assert series(proxy, "pending") == {("stable",): 1}
+        await until(lambda: series(proxy, "pending").get(("stable",)) == 1)
+        released.set()
         await answer(reader)
-        assert not any(series(proxy, "pending").values())
+        await until(lambda: not any(series(proxy, "pending").values()))
         writer.close()
         before = series(proxy, "requests")
         broken = b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"

@@ -126,7 +126,7 @@ def test_another_rollout_starts_at_zero_and_keeps_what_belongs_to_the_proxy() ->
     assert all(not counts for counts in found.times.values())
     assert found.users == {}
     counters.request("canary", "route/staff", "forced", 200, False)
-    counters.pending("canary", -1)
+    counters.pending("canary", 0)
     counters.request_seconds("canary", 1.0)
     found = read([place], "another", REVISION)
     assert found.series[("requests", "canary", "route/staff", "forced", "200", "ok")] == 1

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import backend, load, results
-from tests.bench.peers import PEERS, Job, Peer
+from tests.bench.peers import PEERS, Cohort, Job, Peer
 from tests.bench.process import OTHER_CORE, PROXY_CORE, cpu_ns, running, wait_until
 from tests.bench.workload import WORKLOADS, Workload
 
@@ -33,7 +33,9 @@ def main() -> None:
     if not {PROXY_CORE, OTHER_CORE} <= os.sched_getaffinity(0):
         sys.exit("the measurement needs cores 0 and 1: one for the proxy, one for generator and backends")
     for name in options.workloads:
-        _measure(WORKLOADS[name], [PEERS[peer] for peer in options.peers], options)
+        peers = [PEERS[peer] for peer in options.peers]
+        peers += [Cohort("before", options.before)] if options.before else []
+        _measure(WORKLOADS[name], peers, options)
 
 
 def _measure(workload: Workload, peers: list[Peer], options: argparse.Namespace) -> None:
@@ -122,6 +124,12 @@ def _options() -> argparse.Namespace:
         help=", ".join(WORKLOADS),
     )
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
+    parser.add_argument(
+        "--before",
+        type=lambda path: Path(path).resolve(),
+        metavar="CHECKOUT",
+        help="another checkout of cohort, set up, to measure beside this one",
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=4, help="of load a round and peer, after one to warm up")
     parser.add_argument("--no-save", dest="save", action="store_false", help="print only")

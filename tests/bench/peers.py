@@ -132,7 +132,9 @@ class Envoy:
 class Cohort:
     """Ourselves, from a plan file: every limit, time-out and counter on."""
 
-    name = "cohort"
+    def __init__(self, name: str = "cohort", checkout: Path | None = None) -> None:
+        self.name = name
+        self._folder = checkout / ".venv/bin" if checkout else VENV
 
     def version(self) -> str:
         """As it is installed."""
@@ -168,7 +170,7 @@ class Cohort:
         }
         (job.folder / "plan.json").write_text(json.dumps(plan))
         (job.folder / "proxy.json").write_text(json.dumps(settings))
-        return [str(VENV / "cohort"), "proxy", "--config", str(job.folder / "proxy.json")]
+        return [str(self._folder / "cohort"), "proxy", "--config", str(job.folder / "proxy.json")]
 
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (Cohort(), Envoy(), Nginx())}

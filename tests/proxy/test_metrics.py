@@ -26,6 +26,7 @@ STATS = Stats(
         ("rekeyed",): 3,
         ("rejected", "limit"): 4,
         ("pending", "canary"): 5,
+        ("ejected", "canary"): 1,
         ("other",): 9,
     },
     times={("canary",): {sketch.cell(0.3): 3, sketch.cell(500.0): 1}, ("canary", "user"): {sketch.cell(0.01): 2},

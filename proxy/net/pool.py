@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from proxy.net.relay import Relay
     from proxy.net.upstream import Upstream
 
-SCAN = 8  # up to here the least-loaded endpoint is found by looking at all; beyond, by the better of two drawn
+SCAN = 8  # up to here the least-loaded endpoint is found by looking at all; beyond, by the best of three drawn
 LAST_RESORT_S = 1.0  # how soon an arm that is down is probed, whatever the back-off says
 
 
@@ -110,16 +110,10 @@ def least_loaded(endpoints: Sequence[Endpoint], avoid: Endpoint | None) -> Endpo
     count = len(endpoints)
     if count <= 1:
         return endpoints[0] if count else None
-    if count <= SCAN:
-        start = random.randrange(count)  # noqa: S311  # spreads load, guards nothing
-        drawn = [*endpoints[start:], *endpoints[:start]]
-    else:
-        drawn = random.sample(endpoints, 3)
-    return min((endpoint for endpoint in drawn if endpoint is not avoid), key=_load)
-
-
-def _load(endpoint: Endpoint) -> int:
-    return endpoint.active
+    drawn = endpoints if count <= SCAN else random.sample(endpoints, 3)
+    least = min(endpoint.active for endpoint in drawn if endpoint is not avoid)
+    found = [endpoint for endpoint in drawn if endpoint.active == least and endpoint is not avoid]
+    return found[int(random.random() * len(found))]  # noqa: S311  # spreads load, guards nothing
 
 
 def admitted(endpoints: Sequence[Endpoint], now: float, slow_start_s: float) -> list[Endpoint]:

@@ -116,7 +116,7 @@ async def _question(servers: dns.asyncresolver.Resolver, host: str, family: int)
         return Failed("network", _short(str(error)))
     except dns.exception.DNSException as error:
         return Failed("servfail", _short(f"{type(error).__name__}: {error}"))
-    addresses = tuple(str(record.address) for record in answer.rrset or ())
+    addresses = tuple(sorted(str(record.address) for record in answer.rrset or ()))  # servers rotate them
     return Found(addresses, float(answer.chaining_result.minimum_ttl))
 
 

@@ -60,10 +60,42 @@ def server_port(server: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3] or 53)
 
 
+FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class KeyPair(Document):
+    """A certificate with those that lead to its authority, and its private key: two PEM files, watched."""
+
+    cert_file: FilePath
+    key_file: FilePath
+
+
+class ListenerTls(Document):
+    """TLS with the clients of one listener. The name that a client asks for chooses the certificate."""
+
+    certificates: Annotated[tuple[KeyPair, ...], Field(min_length=1, max_length=64)]
+    min_version: Literal["1.2", "1.3"] = "1.2"  # RFC 8996 ended what is older; RFC 9325 still allows 1.2
+
+
 class Listener(Document):
     """One address that takes traffic."""
 
     address: Listen = ":8080"
+    tls: ListenerTls | None = None
+
+
+class UpstreamTls(Document):
+    """How services are verified, and what this proxy shows them, where an arm of the plan says ``tls``."""
+
+    ca_file: FilePath | None = None
+    cert_file: FilePath | None = None
+    key_file: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> UpstreamTls:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("certFile and keyFile belong together: give both or none")
+        return self
 
 
 class Admin(Document):
@@ -164,6 +196,7 @@ class ProxySettings(Document):
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1, max_length=8)] = (Listener(),)
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     trusted_peers: Annotated[tuple[Network, ...], Field(max_length=64)] = ()
+    upstream_tls: UpstreamTls = UpstreamTls()
     default_host: Annotated[str, Field(max_length=255)] = "localhost"  # for HTTP/1.0 requests without Host
     plan_file: str | None = None
     state_dir: str = "state"

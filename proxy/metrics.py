@@ -30,6 +30,7 @@ class Snapshot:
         plan: The one in force.
         plan_age_s: Seconds since it came into force or was last confirmed.
         rejected: Plans refused since the start, by reason.
+        credentials_refused: How often changed certificates and keys were refused since the start.
     """
 
     stats: Stats
@@ -37,6 +38,7 @@ class Snapshot:
     plan_age_s: float
     rejected: Mapping[str, int]
     latched: bool
+    credentials_refused: int = 0
 
     @property
     def rollout(self) -> str:
@@ -183,6 +185,11 @@ def _proxy(snapshot: Snapshot) -> Iterator[Metric]:
     for labels, count in _summed(stats.series, "rejected", 2).items():
         refused.add_metric(list(labels), count)
     yield refused
+    yield CounterMetricFamily(
+        "cohort_credentials_refused",
+        "Times that changed files of certificates or keys were refused; those in use stayed.",
+        value=snapshot.credentials_refused,
+    )
     yield CounterMetricFamily(
         "cohort_log_dropped", "Log lines that could not be written in time.", value=stats.log_dropped
     )

@@ -45,6 +45,7 @@ def command(config: Path | None, check: Path | None) -> None:
 def _check(path: Path) -> int:
     from proxy.config import ProxySettings
     from proxy.document import DocumentError, validate
+    from proxy.net.credentials import read
     from proxy.plan import Plan
 
     models: dict[str, type[Any]] = {"Plan": Plan, "ProxySettings": ProxySettings}
@@ -53,7 +54,9 @@ def _check(path: Path) -> int:
         kind = value.get("kind", _likely_kind(value)) if isinstance(value, dict) else "Plan"
         if not isinstance(kind, str) or kind not in models:
             return _refuse(path, [f"kind: expected Plan or ProxySettings, got {kind!r}"])
-        validate(models[kind], value)
+        document = validate(models[kind], value)
+        if isinstance(document, ProxySettings):
+            read(document, path.absolute().parent)
     except DocumentError as error:
         return _refuse(path, [str(fault) for fault in error.faults])
     click.echo(f"{path}: a valid {kind}")
@@ -78,6 +81,7 @@ def _run(path: Path) -> int:
     from proxy.config import ProxySettings
     from proxy.document import DocumentError, validate
     from proxy.keys import KeyFileError
+    from proxy.net.credentials import read
     from proxy.net.keyfiles import load_keys
     from proxy.net.sockets import ListenError
     from proxy.net.statedir import StateDirError
@@ -86,6 +90,7 @@ def _run(path: Path) -> int:
     base = path.absolute().parent
     try:
         settings = validate(ProxySettings, _load(path))
+        read(settings, base)
         load_keys(base / settings.keys_dir)  # made here if they are missing, before workers race for them
         token = _token(base, settings)
     except DocumentError as error:

@@ -18,8 +18,10 @@ from proxy.net.relay import Relay
 from proxy.net.upstream import UNSENT_BYTES
 
 if TYPE_CHECKING:
+    from proxy.certificate import Guard
     from proxy.decide import Decision
     from proxy.net.server import Server
+    from proxy.net.tls import Tls
     from proxy.net.view import View
 
 # A further reason to stop reading, beside those in `upstream`.
@@ -35,8 +37,10 @@ class Downstream(asyncio.BufferedProtocol):
 
     Attributes:
         deadline: Loop time at which whatever is waited for has taken too long.
+        guard: Tells requests for hosts that the certificate shown does not hold for; None: no host was asked for.
         is_last: The answer under way says ``Connection: close``.
         is_full: The kernel takes no more of the answer for now.
+        is_secure: The connection is TLS.
         peer_bytes: The other end's address as text.
         relay: The exchange under way, if any.
         unsafe_seen: A request of a method that must not be repeated has come (contract item 16).
@@ -44,11 +48,9 @@ class Downstream(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_buffered", "_eof", "_first_byte", "_holds", "_left", "_linger_end", "_lingering", "_pending",
-        "_running", "_scanned", "_transport", "deadline", "is_full", "is_last", "is_trusted", "peer", "peer_bytes",
-        "relay", "server", "unsafe_seen",
+        "_running", "_scanned", "_transport", "deadline", "guard", "is_full", "is_last", "is_secure", "is_trusted",
+        "peer", "peer_bytes", "relay", "server", "unsafe_seen",
     )  # fmt: skip
-
-    is_secure = False  # TLS on the client side is a later listener of its own
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -57,6 +59,8 @@ class Downstream(asyncio.BufferedProtocol):
         self.peer = ""
         self.peer_bytes = b""
         self.is_trusted = False
+        self.is_secure = False
+        self.guard: Guard | None = None
         self.is_full = False
         self.is_last = False
         self.deadline = 0.0
@@ -208,6 +212,10 @@ class Downstream(asyncio.BufferedProtocol):
         if request.method == b"OPTIONS" and (request.target == b"*" or request.max_forwards == 0):
             self._local(request, 204, b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n", None)
             return
+        if self.guard is not None and self._is_misdirected(request, self.guard):
+            server.counters.downstream_rejected("misdirected")
+            self._local(request, 421, b"", None)
+            return
         view = server.view()
         if view is None:
             self._local(request, 503, b"Retry-After: 1\r\n", None)
@@ -226,6 +234,10 @@ class Downstream(asyncio.BufferedProtocol):
             return
         if rest and not self._lingering:
             self._pipelined(rest)
+
+    def _is_misdirected(self, request: Request, guard: Guard) -> bool:
+        """Whether Host names what the handshake was not for. A trusted peer speaks for many hosts on one connection."""
+        return not self.is_trusted and request.host != b"" and not guard.admits(request.host)
 
     def _origin(self, request: Request) -> tuple[str, bool]:
         """What a trusted peer says of the client: its address, and whether its side is TLS."""
@@ -305,6 +317,8 @@ class Downstream(asyncio.BufferedProtocol):
     def truncate(self, reset: bool) -> None:
         """End an answer that is not complete so that the client can tell (contract item 14)."""
         self.relay = None
+        if self.is_secure and self._transport is not None:
+            cast("Tls", self._transport).is_cut = True
         if not reset:
             self._linger()
         elif self._transport is not None:

@@ -37,9 +37,9 @@ class PlanFile:
 
         A file cut off in the middle of a write can be a valid plan with fewer routes, so a change waits for one poll.
         """
-        signature = self._signature()
-        settled, self._last = signature == self._last, signature
-        return settled and signature is not None and signature != self._done
+        found = signature(self.path)
+        settled, self._last = found == self._last, found
+        return settled and found is not None and found != self._done
 
     def is_settled(self, now_wall_s: float) -> bool:
         """Whether the file can be read at a start: it is not just being written.
@@ -47,7 +47,7 @@ class PlanFile:
         Args:
             now_wall_s: Unix seconds; one written long before that is taken to be complete.
         """
-        self._last, last = self._signature(), self._last
+        self._last, last = signature(self.path), self._last
         return self._last is None or self._last == last or abs(now_wall_s - self.modified_s) > JUST_WRITTEN_S
 
     def read(self) -> Plan | None:
@@ -59,7 +59,7 @@ class PlanFile:
         Raises:
             DocumentError: It cannot be read, or is no valid plan.
         """
-        self._done = self._last = self._signature()
+        self._done = self._last = signature(self.path)
         if self._done is None:
             return None
         try:
@@ -84,12 +84,14 @@ class PlanFile:
         except OSError:
             return 0.0
 
-    def _signature(self) -> Signature:
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            # Nothing there yet is fine; a link that leads nowhere is a mistake to be told.
-            return os.readlink(self.path) if self.path.is_symlink() else None
-        except OSError as error:
-            return str(error)
-        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+def signature(path: Path) -> Signature:
+    """What tells one state of a file from another; None if there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        # Nothing there yet is fine; a link that leads nowhere is a mistake to be told.
+        return os.readlink(path) if path.is_symlink() else None
+    except OSError as error:
+        return str(error)
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -13,6 +13,7 @@ import select
 import socket
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from proxy.config import ProxySettings
@@ -23,6 +24,8 @@ from proxy.identity import TrustedPeers
 from proxy.keys import Keys
 from proxy.memo import HeadMemo, ResponseMemo
 from proxy.net.accesslog import AccessLog
+from proxy.net.arrival import Arrival
+from proxy.net.credentials import Credentials, Presented
 from proxy.net.downstream import Downstream
 from proxy.net.pool import Endpoint, Room
 from proxy.net.upstream import HOLD_BUDGET, Upstream
@@ -85,7 +88,7 @@ class Server:
         self.heads = HeadMemo(self.head_limits)
         self.response_heads = ResponseMemo(self.head_limits)
         self.read_buffer = memoryview(bytearray(min(READ_BYTES, limits.buffer_bytes)))
-        self.connections: set[Downstream] = set()
+        self.connections: set[Downstream | Arrival] = set()
         self.upstreams: set[Upstream] = set()
         self.starved: list[Upstream] = []
         self.buffered = 0
@@ -113,7 +116,8 @@ class Server:
         self._past: deque[tuple[int, int]] = deque([(0, 0)] * RETRY_WINDOW_S)
         self._past_at = 0.0
         self._judges_from = 0.0
-        self._listeners: list[socket.socket] = []
+        self._presented: dict[int, Presented] = {}
+        self._listeners: list[tuple[socket.socket, int]] = []
         self._accepting: list[asyncio.Server] = []
         self._cap = min(limits.connections, _most_connections())
         self._tasks: asyncio.TaskGroup | None = None
@@ -172,13 +176,27 @@ class Server:
         """Whether an abort stands. Cost: one read of shared memory."""
         return self._cells[LATCH] != 0
 
+    def trust(self, credentials: Credentials) -> None:
+        """Use these certificates and keys from the next handshake on.
+
+        Raises:
+            ValueError: They cannot be used; nothing has changed.
+            OSError: Likewise.
+        """
+        presented = {}
+        for index, (listener, pairs) in enumerate(zip(self.settings.listeners, credentials.listeners, strict=True)):
+            if listener.tls is not None:
+                presented[index] = Presented(pairs, listener.tls.min_version)
+        self._presented = presented
+
     # --- connections
 
-    async def serve(self, sockets: list[socket.socket]) -> None:
+    async def serve(self, sockets: list[tuple[socket.socket, int]]) -> None:
         """Accept on these listening sockets and sweep until cancelled.
 
         Args:
-            sockets: Inherited and never closed here: closing one of SO_REUSEPORT resets what is queued on it.
+            sockets: Each with the index of its listener in the settings. Inherited and never closed here: closing one
+                of SO_REUSEPORT resets what is queued on it.
         """
         self._listeners = sockets
         await self._accept()
@@ -190,8 +208,9 @@ class Server:
 
     async def _accept(self) -> None:
         """Accept on duplicates, so that accepting can stop while the listening sockets stay open."""
-        for sock in self._listeners:
-            self._accepting.append(await self.loop.create_server(self._downstream, sock=sock.dup(), backlog=BACKLOG))
+        for sock, index in self._listeners:
+            factory = partial(self._arrival, index) if self.settings.listeners[index].tls else self._downstream
+            self._accepting.append(await self.loop.create_server(factory, sock=sock.dup(), backlog=BACKLOG))
 
     def _stop_accepting(self) -> None:
         for server in self._accepting:
@@ -201,7 +220,10 @@ class Server:
     def _downstream(self) -> Downstream:
         return Downstream(self)
 
-    def opened(self, connection: Downstream) -> None:
+    def _arrival(self, index: int) -> asyncio.BufferedProtocol:
+        return Arrival(self, self._presented[index]).protocol()
+
+    def opened(self, connection: Downstream | Arrival) -> None:
         """A client has connected."""
         self.connections.add(connection)
         self.counters.connections(1)
@@ -210,7 +232,7 @@ class Server:
             log.warning("no more clients accepted: %d connections are open, the limit", len(self.connections))
             self._stop_accepting()
 
-    def closed(self, connection: Downstream) -> None:
+    def closed(self, connection: Downstream | Arrival) -> None:
         """A client's connection is gone."""
         self.connections.discard(connection)
         self.counters.connections(-1)
@@ -457,7 +479,14 @@ class Server:
         """An answer of our own that no service had a part in."""
         self._log.local(self.wall_s, client.peer, request, status, request_id, seconds)
 
-    def log_refused(self, client: Downstream, error: ProxyError, request_id: bytes) -> None:
+    def refuse(self, client: Downstream | Arrival, cause: str, error: ProxyError) -> bytes:
+        """Count and log bytes that were no request; returns the id that an answer is to have."""
+        request_id = self.fresh_id()
+        self.counters.downstream_rejected(cause)
+        self.log_refused(client, error, request_id)
+        return request_id
+
+    def log_refused(self, client: Downstream | Arrival, error: ProxyError, request_id: bytes) -> None:
         """Bytes that were no request."""
         self._log.refused(self.wall_s, client.peer, error, request_id)
 

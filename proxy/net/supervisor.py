@@ -20,6 +20,8 @@ from proxy.metrics import Snapshot
 from proxy.net import logs, memory
 from proxy.net import sockets as listening
 from proxy.net.admin import AccessRules, admin_app
+from proxy.net.credfiles import POLL_S as CREDENTIALS_POLL_S
+from proxy.net.credfiles import CredentialFiles
 from proxy.net.exposition import exposition_app
 from proxy.net.feed import Feed
 from proxy.net.keeper import Keeper
@@ -50,12 +52,14 @@ class Supervisor:
         command: What to execute as a worker.
 
     Raises:
+        DocumentError: A certificate or a key cannot be used.
         ListenError: An address cannot be listened on.
         StateDirError: The state directory cannot be used, or another supervisor has it.
     """
 
     def __init__(self, settings: ProxySettings, base: Path, token: str | None, command: Sequence[str] = WORKER) -> None:
         self.settings = settings
+        self._credentials = CredentialFiles(settings, base)
         self.boot = secrets.token_hex(8)
         self._dropped = 0
         self._leave = asyncio.Event()
@@ -71,6 +75,7 @@ class Supervisor:
             self._opened = stack.pop_all()  # everything is there: from here on it is closed at the end of `run`
         self._memory = memory.attach(descriptor)
         start = {
+            "credentials": self._credentials.current.document(),
             "settings": settings.model_dump(mode="json", by_alias=True),
             "keysDir": str((base / settings.keys_dir).absolute()),
         }
@@ -82,15 +87,15 @@ class Supervisor:
         self._admin = Site(admin_app(self, AccessRules(token, time.monotonic), self._admit), self._admin_sockets)
         self._exposition = Site(exposition_app(self), self._metrics_sockets)
 
-    def _listen(self, stack: ExitStack) -> list[list[socket.socket]]:
-        """The sockets of each slot, and what they are called."""
-        slots: list[list[socket.socket]] = [[] for _ in range(self.settings.workers)]
+    def _listen(self, stack: ExitStack) -> list[list[tuple[socket.socket, int]]]:
+        """The sockets of each slot, with the index of their listener, and what they are called."""
+        slots: list[list[tuple[socket.socket, int]]] = [[] for _ in range(self.settings.workers)]
         self._listeners: list[str] = []
         for index, listener in enumerate(self.settings.listeners):
             found = listening.listen_slots(listener.address, len(slots), f"listeners[{index}].address")
             self._listeners += [listening.text(sock) for sock in found[0]]
             for slot, of_slot in zip(slots, found, strict=True):
-                slot += of_slot
+                slot += [(sock, index) for sock in of_slot]
                 _close_later(stack, of_slot)
         return slots
 
@@ -138,7 +143,9 @@ class Supervisor:
         """What the metrics are made of."""
         in_force, keeper = self.keeper.in_force, self.keeper
         age_s = time.monotonic() - in_force.since_s if in_force else 0.0
-        return Snapshot(self._read(), self._plan, age_s, keeper.rejected, keeper.latch is not None)
+        return Snapshot(
+            self._read(), self._plan, age_s, keeper.rejected, keeper.latch is not None, self._credentials.refused
+        )
 
     def state(self) -> dict[str, Any]:
         """The document of ``GET /state``."""
@@ -191,6 +198,7 @@ class Supervisor:
                 loop.add_signal_handler(number, self.leave)
                 stack.callback(loop.remove_signal_handler, number)
             self.keeper.restore_latch(self._state_dir.read_latch(time.time()))
+            self._credentials.warn(time.time())
             await self._feed.read()
             for site in (self._admin, self._exposition):
                 stack.push_async_callback(site.close)
@@ -201,7 +209,10 @@ class Supervisor:
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            others = [tasks.create_task(work()) for work in (self._keep_plan, self._keep_latch, self._drain)]
+            others = [
+                tasks.create_task(work())
+                for work in (self._keep_plan, self._keep_latch, self._keep_credentials, self._drain)
+            ]
             await self._workers.run(self.keeper)
             for task in others:
                 task.cancel()
@@ -215,6 +226,12 @@ class Supervisor:
         while True:
             await asyncio.sleep(LATCH_RETRY_S)
             await self.keeper.retry_latch()
+
+    async def _keep_credentials(self) -> None:
+        while True:
+            await asyncio.sleep(CREDENTIALS_POLL_S)
+            if self._credentials.look(time.time()):
+                self._workers.trust(self._credentials.current.document())
 
     async def _drain(self) -> None:
         await self._leave.wait()

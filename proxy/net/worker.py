@@ -26,6 +26,7 @@ from proxy.counters import Counters
 from proxy.document import DocumentError, Fault, validate
 from proxy.heart import BEAT_S
 from proxy.net import logs, memory
+from proxy.net.credentials import Credentials
 from proxy.plan import Plan
 from proxy.shared import Words, region
 
@@ -38,7 +39,8 @@ class DataPlane(Protocol):
     """What serves the clients; `proxy.net.server.Server` does."""
 
     def stage(self, sequence: int, plan: Plan) -> None: ...  # noqa: D102
-    async def serve(self, sockets: list[socket.socket]) -> None: ...  # noqa: D102
+    def trust(self, credentials: Credentials) -> None: ...  # noqa: D102
+    async def serve(self, sockets: list[tuple[socket.socket, int]]) -> None: ...  # noqa: D102
     async def drain(self, lame_duck_s: float, drain_s: float) -> None: ...  # noqa: D102
 
 
@@ -48,13 +50,13 @@ class Start:
 
     Attributes:
         memory: Descriptor of the shared memory.
-        listeners: Descriptors of the slot's listening sockets.
+        listeners: Descriptors of the slot's listening sockets, each with the index of its listener in the settings.
         keys_dir: Absolute.
     """
 
     slot: int
     memory: int
-    listeners: list[int]
+    listeners: list[tuple[int, int]]
     settings: ProxySettings
     keys_dir: str
 
@@ -85,23 +87,32 @@ def main(make: Make = make_server) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # the supervisor leads the way out; a terminal signals everybody
+    sys.unraisablehook = _unraisable
     control = socket.socket(fileno=int(sys.argv[1]))
     control.setblocking(False)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(control, make))
 
 
+def _unraisable(event: Any) -> None:
+    """A client's SNI that is no ASCII raises within OpenSSL, where nobody can catch it; its handshake has failed."""
+    if not isinstance(event.exc_value, UnicodeDecodeError):
+        sys.__unraisablehook__(event)
+
+
 async def _run(control: socket.socket, make: Make) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=control, limit=LINE_BYTES)
     first = json.loads(await reader.readline())["start"]
     settings = validate(ProxySettings, first["settings"])
-    start = Start(first["slot"], first["memory"], first["listeners"], settings, first["keysDir"])
+    listeners = [(descriptor, index) for descriptor, index in first["listeners"]]
+    start = Start(first["slot"], first["memory"], listeners, settings, first["keysDir"])
     shared = memory.attach(start.memory)
     words, counters = Words(shared), Counters(region(shared, start.slot))
     handler = logs.set_up(settings.log.level, counters.log_dropped)
     try:
         plane, close = make(start, words, counters)
         try:
+            plane.trust(Credentials.parse(first["credentials"]))
             await _Process(start, words, plane, reader, writer).run()
         finally:
             close()
@@ -128,7 +139,7 @@ class _Process:
         self._plane = plane
         self._reader = reader
         self._writer = writer
-        self._sockets = [socket.socket(fileno=descriptor) for descriptor in start.listeners]
+        self._sockets = [(socket.socket(fileno=descriptor), index) for descriptor, index in start.listeners]
         self._is_leaving = False
 
     async def run(self) -> None:
@@ -156,6 +167,8 @@ class _Process:
             elif "serve" in message:
                 gc.freeze()  # modules and plans stay: no collection need look at them
                 tasks.create_task(self._plane.serve(self._sockets))
+            elif "credentials" in message:
+                self._plane.trust(Credentials.parse(message["credentials"]))
             elif "logLevel" in message:
                 logs.set_level(message["logLevel"])
             elif "drain" in message and not self._is_leaving:

@@ -1,8 +1,8 @@
 """The worker processes: started, told what to do, watched, and replaced when they die or fall silent.
 
 The two sides talk in lines of JSON over a pair of sockets that a worker inherits. To a worker: ``start`` (once, first),
-``stage`` with a plan, ``serve``, ``drain``, ``logLevel``. From it: ``hello``, ``staged`` or ``refused``. A worker whose
-pair is closed by the other side ends: nobody could tell it of a new plan any more.
+``stage`` with a plan, ``serve``, ``drain``, ``logLevel``, ``credentials``. From it: ``hello``, ``staged`` or
+``refused``. A worker whose pair is closed by the other side ends: nobody could tell it of a new plan any more.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Slot:
     """
 
     number: int
-    sockets: list[socket.socket]
+    sockets: list[tuple[socket.socket, int]]
     worker: Worker | None = None
     heart: Heart | None = None
     restarts: int = 0
@@ -159,16 +159,16 @@ class Workers:
     """All slots.
 
     Args:
-        sockets: Listening sockets of each slot.
+        sockets: Listening sockets of each slot, each with the index of its listener in the settings.
         descriptor: The shared memory's. ``memory`` is its mapping.
-        start: What every worker is told at its start beside its slot: ``settings``, ``keysDir``.
+        start: What every worker is told at its start beside its slot: ``settings``, ``keysDir``, ``credentials``.
         now: Monotonic seconds.
         command: What to execute; the number of the inherited socket is appended.
     """
 
     def __init__(
         self,
-        sockets: list[list[socket.socket]],
+        sockets: list[list[tuple[socket.socket, int]]],
         descriptor: int,
         memory: memoryview,
         start: dict[str, Any],
@@ -240,6 +240,14 @@ class Workers:
         self._level = level
         for worker in self.live:
             worker.send(json.dumps({"logLevel": level}))
+
+    def trust(self, credentials: dict[str, Any]) -> None:
+        """Pass certificates and keys on, to later workers too."""
+        self._start["credentials"] = credentials
+        line = json.dumps({"credentials": credentials})
+        for slot in self.slots:
+            if slot.worker:  # one that has not said hello yet reads it after what it was told at its start
+                slot.worker.send(line)
 
     # --- life
 
@@ -317,7 +325,8 @@ class Workers:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
-            inherited = [theirs.fileno(), self._descriptor, *(sock.fileno() for sock in slot.sockets)]
+            listeners = [(sock.fileno(), index) for sock, index in slot.sockets]
+            inherited = [theirs.fileno(), self._descriptor, *(descriptor for descriptor, _ in listeners)]
             try:
                 process = await asyncio.create_subprocess_exec(
                     *self._command, str(theirs.fileno()), stdin=asyncio.subprocess.DEVNULL, pass_fds=inherited
@@ -327,7 +336,7 @@ class Workers:
                 raise
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_BYTES)
         worker = Worker(process, reader, writer)
-        start = {"slot": slot.number, "memory": self._descriptor, "listeners": inherited[2:], **self._start}
+        start = {"slot": slot.number, "memory": self._descriptor, "listeners": listeners, **self._start}
         worker.send(json.dumps({"start": start}))
         return worker
 
@@ -348,7 +357,7 @@ class Workers:
         self.is_draining = True
         self._woken.set()
         for slot in self.slots:
-            for sock in slot.sockets:
+            for sock, _ in slot.sockets:
                 sock.close()
             slot.sockets = []
             if slot.worker and slot.worker.is_serving:

@@ -4,7 +4,7 @@
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 missing=
-for program in chromium curl nginx wrk; do
+for program in chromium curl nginx openssl wrk; do
     command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 ldconfig -p 2>/dev/null | grep -q 'libatomic\.so\.1' || missing="$missing libatomic1" # Playwright's driver links it

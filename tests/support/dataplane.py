@@ -14,6 +14,7 @@ from proxy.counters import Counters, read
 from proxy.document import validate
 from proxy.keys import FILE_NAMES, Keys, parse
 from proxy.net.accesslog import AccessLog
+from proxy.net.credentials import Credentials
 from proxy.net.server import Server
 from proxy.plan import Plan
 
@@ -116,12 +117,14 @@ class Proxy:
         words: Its plan and latch words, as a supervisor would set them.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], credentials: Credentials | None = None) -> None:
         memory = memoryview(bytearray(shared.size(1)))
         self.memory = shared.region(memory, 0)
         self.words = shared.Words(memory)
         self.counters = Counters(self.memory)
         self.server = Server(validate(ProxySettings, settings), KEYS, self.words, self.counters, AccessLog(None, int))
+        if credentials is not None:
+            self.server.trust(credentials)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self._task: asyncio.Task[None] | None = None
@@ -132,7 +135,7 @@ class Proxy:
         self.words.plan_sequence = sequence
 
     async def __aenter__(self) -> Proxy:
-        self._task = asyncio.create_task(self.server.serve([self._socket]))
+        self._task = asyncio.create_task(self.server.serve([(self._socket, 0)]))
         await asyncio.sleep(0)
         return self
 

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from proxy.counters import Counters
 from proxy.document import DocumentError, Fault
+from proxy.net.credentials import Credentials
 from proxy.net.worker import Start, main
 from proxy.plan import Plan
 from proxy.shared import Words
@@ -43,10 +44,12 @@ class Plane:
                 time.sleep(60)
         self._staged[sequence] = plan.generation
 
-    async def serve(self, sockets: list[socket.socket]) -> None:
+    def trust(self, credentials: Credentials) -> None: ...
+
+    async def serve(self, sockets: list[tuple[socket.socket, int]]) -> None:
         if self._behaviour == "dies-serving":
             os._exit(8)
-        servers = [await asyncio.start_server(self._answer, sock=sock.dup()) for sock in sockets]
+        servers = [await asyncio.start_server(self._answer, sock=sock.dup()) for sock, _ in sockets]
         await self._is_leaving.wait()
         for server in servers:
             server.close()

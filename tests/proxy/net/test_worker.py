@@ -18,6 +18,7 @@ import pytest
 from proxy import shared
 from proxy.config import ProxySettings
 from proxy.net import memory
+from proxy.net.credentials import Credentials
 from proxy.shared import Words
 from tests.support.plans import plan
 from tests.support.supervised import PATIENCE_S, until
@@ -62,7 +63,13 @@ async def worker(behaviour: str = "none", **settings: Any) -> AsyncIterator[Line
         ours.setblocking(False)
         line.reader, line.writer = await asyncio.open_unix_connection(sock=ours)
         document = ProxySettings().model_dump(mode="json", by_alias=True) | settings
-        start = {"slot": 0, "memory": descriptor, "listeners": [listener.fileno()], "keysDir": "unused"}
+        start: dict[str, Any] = {
+            "slot": 0,
+            "memory": descriptor,
+            "listeners": [(listener.fileno(), 0)],
+            "keysDir": "unused",
+        }
+        start["credentials"] = Credentials().document()
         line.say(start=start | {"settings": document})
         try:
             yield line

@@ -18,6 +18,7 @@ from proxy import shared
 from proxy.config import ProxySettings
 from proxy.latch import Latch
 from proxy.net import memory, workers
+from proxy.net.credentials import Credentials
 from proxy.net.keeper import Keeper, Refused
 from proxy.net.sockets import listen_slots
 from proxy.net.workers import Workers
@@ -45,9 +46,14 @@ class Crew:
         self.port = slots[0][0].getsockname()[1]
         self.descriptor = memory.create(shared.size(count))
         self.memory = memory.attach(self.descriptor)
-        start = {"settings": ProxySettings().model_dump(mode="json", by_alias=True), "keysDir": "unused"}
+        start = {
+            "settings": ProxySettings().model_dump(mode="json", by_alias=True),
+            "keysDir": "unused",
+            "credentials": Credentials().document(),
+        }
         command = (sys.executable, "-m", "tests.support.standin", behaviour)
-        self.workers = Workers(slots, self.descriptor, self.memory, start, time.monotonic, command)
+        sockets = [[(sock, 0) for sock in slot] for slot in slots]
+        self.workers = Workers(sockets, self.descriptor, self.memory, start, time.monotonic, command)
         self.keeper = Keeper(Words(self.memory), Nowhere(), self.workers.stage, time.monotonic, time.time)
 
     async def adopt(self, generation: int) -> None:

@@ -1,0 +1,89 @@
+"""The files of certificates and keys: read at the start, looked at every second, refused whole if one is bad.
+
+As for plans polling sees what inotify does not, the swapped link of a mounted Secret above all.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from proxy.certificate import read_certificate
+from proxy.config import ProxySettings
+from proxy.document import DocumentError
+from proxy.net import credentials
+from proxy.net.planfile import Signature, signature
+
+log = logging.getLogger("cohort.credentials")
+
+POLL_S = 1.0  # a rotation is planned days ahead; a certificate and its key are often written one after the other
+
+
+class CredentialFiles:
+    """All files that the settings name.
+
+    Attributes:
+        current: What was in them when they were last in order.
+        refused: How often changed files were refused since the start.
+
+    Args:
+        base: The directory that relative paths start from.
+
+    Raises:
+        DocumentError: One of them cannot be used.
+    """
+
+    def __init__(self, settings: ProxySettings, base: Path) -> None:
+        self.refused = 0
+        self._settings = settings
+        self._base = base
+        self._paths = credentials.paths(settings, base)
+        self._done = self._last = self._signatures()
+        self.current = credentials.read(settings, base)
+
+    def look(self, now_wall_s: float) -> bool:
+        """Read the files if they have changed and look the same as at the last call: a writer has finished.
+
+        Args:
+            now_wall_s: Unix seconds, for telling certificates that have expired.
+
+        Returns:
+            Whether `current` is new. Files that are refused are read again when they change again.
+        """
+        found = self._signatures()
+        settled, self._last = found == self._last, found
+        if not settled or found == self._done:
+            return False
+        try:
+            read = credentials.read(self._settings, self._base)
+        except DocumentError as error:
+            if self._signatures() == found:
+                self._done = found
+                self.refused += 1
+                log.error("certificates are refused, those in use stay: %s", error)
+            return False
+        if self._signatures() != found:
+            return False  # written meanwhile: part of what was read is old
+        self._done = found
+        if read == self.current:
+            return False
+        self.current = read
+        log.info("certificates are read anew")
+        self.warn(now_wall_s)
+        return True
+
+    def warn(self, now_wall_s: float) -> None:
+        """Tell of certificates that clients and services will not believe; they are used all the same."""
+        shown = [(f"listeners[{i}]", pair) for i, pairs in enumerate(self.current.listeners) for pair in pairs]
+        if self.current.client is not None:
+            shown.append(("upstreamTls", self.current.client))
+        for place, pair in shown:
+            certificate = read_certificate(pair.certificate)
+            names = ", ".join(sorted(certificate.names | certificate.addresses)) or "no name"
+            if certificate.not_after_s < now_wall_s:
+                log.warning("%s: the certificate for %s has expired", place, names)
+            elif certificate.not_before_s > now_wall_s:
+                log.warning("%s: the certificate for %s is not valid yet", place, names)
+
+    def _signatures(self) -> list[Signature]:
+        return [signature(path) for path in self._paths]

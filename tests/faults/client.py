@@ -11,19 +11,20 @@ LIMIT_BYTES = 1 << 20  # what is read ahead of a stream
 
 
 class Fault(Exception):
-    """The request did not come back whole; ``outcome`` says how."""
+    """The request did not come back whole; ``outcome`` says how, ``answer`` what had come."""
 
-    def __init__(self, outcome: str, detail: str) -> None:
+    def __init__(self, outcome: str, detail: str, answer: Answer | None = None) -> None:
         super().__init__(detail)
         self.outcome = outcome
+        self.answer = answer
 
 
 @dataclass
 class Answer:
     """A head, with what came of the body."""
 
-    status: int
-    fields: dict[str, str]
+    status: int = 0
+    fields: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)
     keeps: bool = True
 
@@ -97,7 +98,7 @@ class Connection:
                 while data := await reader.read(65_536):
                     yield data
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError) as error:
-            raise Fault("truncated", f"in a body: {error}") from None
+            raise Fault("truncated", f"in a body: {error}", answer) from None
 
     async def answer(self) -> Answer:
         """A whole answer.

@@ -33,7 +33,8 @@ class Mix:
     Attributes:
         ports: Of proxies on loopback; each request takes one of them by chance.
         rate: Requests a second, beside the long ones.
-        cookies: A Cookie header's value for each known user; empty: ``uid=u0`` and so on up to ``users``.
+        cookies: A Cookie header's value for each user, who takes what answers set; empty: ``uid=u0`` and so on for as
+            many as ``users`` says.
         upload_s, stream_s: How long one upload and one event stream last; one of each at any time, 0 for none.
         sockets: WebSockets open at any time.
     """
@@ -64,6 +65,7 @@ class Generator:
         self._pool = Pool(mix.connections)
         self._stopping = asyncio.Event()
         self._count = 0
+        self._jar = {f"u{number}": cookie for number, cookie in enumerate(mix.cookies)}
         self.rows: list[Row] = []
 
     def obey(self, message: dict[str, object]) -> None:
@@ -119,19 +121,20 @@ class Generator:
     ) -> None:
         self._count += 1
         nonce, number = f"n{self._mix.seed}-{self._count}", self._count
-        cookies = self._mix.cookies
-        user = cookies[number % len(cookies)] if cookies else f"uid=u{number % self._mix.users}"
+        user = f"u{number % (len(self._jar) or self._mix.users)}"
         sent, outcome, detail = time.monotonic(), "ok", ""
-        answer = Answer(0, {})
+        answer = Answer()
         try:
             async with asyncio.timeout(patience_s):
                 answer = await send(self._rng.choice(self._ports), nonce, user)
             outcome, detail = judge(answer, nonce)
         except Fault as fault:
-            outcome, detail = fault.outcome, str(fault)
+            outcome, detail, answer = fault.outcome, str(fault), fault.answer or answer
         except TimeoutError:
             outcome = "timeout"
         said = answer.fields
+        if self._jar and "set-cookie" in said:
+            self._jar[user] = said["set-cookie"].split(";")[0]
         self.rows.append(
             Row(
                 kind, nonce, user, intended, sent, time.monotonic(), outcome, answer.status,
@@ -143,7 +146,14 @@ class Generator:
     def _head(self, method: str, nonce: str, user: str, *more: str, path: str = "") -> bytes:
         first = f"{method} {path or self._mix.path} HTTP/1.1"
         staff = ("X-Staff: yes",) if is_staff(user) else ()
-        fields = ("Host: shop", f"X-Nonce: {nonce}", f"Cookie: {user}", "X-Cohort-Explain: 1", *staff, *more)
+        fields = (
+            "Host: shop",
+            f"X-Nonce: {nonce}",
+            f"Cookie: {self._jar.get(user, f'uid={user}')}",
+            "X-Cohort-Explain: 1",
+            *staff,
+            *more,
+        )
         return "\r\n".join((first, *fields, "", "")).encode()
 
     # --- short requests

@@ -10,7 +10,7 @@ from tests.faults.load import judge
 
 
 def row(sent: float = 10.0, done: float = 10.1, outcome: str = "ok", status: int = 200, intended: float = 10.0) -> Row:
-    return Row("get", "n1", "uid=u1", intended, sent, done, outcome, status, "stable", "split", 1, "stable-0", "")
+    return Row("get", "n1", "u1", intended, sent, done, outcome, status, "stable", "split", 1, "stable-0", "")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import random
@@ -12,6 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 from proxy.assign import arm_index, bucket, user_key
 from proxy.cookie import UserCookie
@@ -142,10 +145,10 @@ async def _put_refused(stand: Stand, content: bytes) -> bool:
     assert session is not None
     headers = {"If-Match": "*", "Content-Type": "application/json"}
     try:
-        async with session.put("/plan", data=content, headers=headers) as response:
+        async with session.put("/plan", data=io.BytesIO(content), headers=headers) as response:
             body = await response.json()
             return response.status in (413, 422) and bool(body["error"])
-    except OSError:
+    except (OSError, aiohttp.ClientError):
         return True  # closed while 100 MB were under way
 
 
@@ -304,7 +307,7 @@ async def started_first(run: Run) -> None:
             served = time.monotonic()
             await asyncio.sleep(run.scale.pick(20, 3))
         without = [row for row in load.rows if row.intended < planned]
-        run.losses(without, 0, planned, only("503"), "without a plan: other than 503")
+        run.losses(without, 0, planned + 1, only("503"), "without a plan: other than 503")
         run.losses(
             between(load.rows, planned), 0, served + 1.5, only("502", "503"), "without services: other than 502, 503"
         )

@@ -23,6 +23,20 @@ LE_S = tuple(edge for edge in (2.0**octave for octave in range(-10, 7)) if edge 
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What is known of endpoints, by arm.
+
+    Attributes:
+        dns_ages_s: Since the last good answer, of arms that are named.
+        dns_failures: By arm and kind, see `proxy.names.KINDS`.
+    """
+
+    endpoints: Mapping[str, int]
+    dns_ages_s: Mapping[str, float]
+    dns_failures: Mapping[tuple[str, str], int]
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that is known at one scrape.
 
@@ -39,6 +53,7 @@ class Snapshot:
     rejected: Mapping[str, int]
     latched: bool
     credentials_refused: int = 0
+    found: Found = Found({}, {}, {})
 
     @property
     def rollout(self) -> str:
@@ -66,6 +81,7 @@ class CohortCollector(Collector):
         yield from _requests(snapshot)
         yield from _durations(snapshot)
         yield from _plan(snapshot)
+        yield from _endpoints(snapshot)
         yield from _proxy(snapshot)
 
 
@@ -174,6 +190,28 @@ def _plan(snapshot: Snapshot) -> Iterator[Metric]:
         users.add_metric([rollout, arm.name], estimate(registers) if registers else 0)
     yield weight
     yield users
+
+
+def _endpoints(snapshot: Snapshot) -> Iterator[Metric]:
+    rollout, found = snapshot.rollout, snapshot.found
+    endpoints = GaugeMetricFamily("cohort_endpoints", "Addresses of a version.", labels=["rollout", "arm"])
+    for arm, count in found.endpoints.items():
+        endpoints.add_metric([rollout, arm], count)
+    yield endpoints
+    age = GaugeMetricFamily(
+        "cohort_dns_age_seconds", "Since a version's name was last answered with an address.", labels=["rollout", "arm"]
+    )
+    for arm, seconds in found.dns_ages_s.items():
+        age.add_metric([rollout, arm], seconds)
+    yield age
+    failures = CounterMetricFamily(
+        "cohort_dns_failures",
+        "Questions for a version's name that brought trouble; the last good addresses stayed.",
+        labels=["rollout", "arm", "kind"],
+    )
+    for (arm, kind), count in found.dns_failures.items():
+        failures.add_metric([rollout, arm, kind], count)
+    yield failures
 
 
 def _proxy(snapshot: Snapshot) -> Iterator[Metric]:

@@ -24,7 +24,7 @@ class Found:
     """One family's answer.
 
     Attributes:
-        addresses: As the server listed them; empty: the name has none of this family.
+        addresses: In any order; empty: the name has none of this family.
         ttl_s: How long they may be used; of no meaning where there are none.
     """
 

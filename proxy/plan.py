@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 from typing import Annotated, Any, Literal
 
 import re2
@@ -18,6 +19,7 @@ from proxy.document import Document, Duration, Fault, Percent, parse, refuse
 
 NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"  # a Kubernetes label value in lower case, so that it fits a metric
 TOKEN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$"  # RFC 9110 section 5.6.2
+_LABEL = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?")  # RFC 1123 section 2.1, and _ as Kubernetes and SRV names
 MAX_VALUE = 4096  # Gateway API's bound on a header match's value
 MAX_LIST = 64  # Gateway API allows 64 matches a rule
 
@@ -42,6 +44,16 @@ def _path(text: str) -> str:
 
 Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
 Path = Annotated[str, Field(max_length=1024), AfterValidator(_path)]
+
+
+def _host_name(text: str) -> str:
+    labels = text.lower().removesuffix(".").split(".")
+    if not all(_LABEL.fullmatch(label) for label in labels) or labels[-1].isdecimal():
+        raise ValueError(f"expected a DNS name such as checkout.shop.svc.cluster.local, got {text!r}")
+    return text
+
+
+HostName = Annotated[str, Field(max_length=253), AfterValidator(_host_name)]
 
 
 class _Matcher(Document):
@@ -253,6 +265,13 @@ class Endpoint(Document):
         return self
 
 
+class Dns(Document):
+    """Where a version listens, by name: every address that the name has, at one port. Asked anew by its TTL."""
+
+    host: HostName
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
 class Arm(Document):
     """One version: its revision, its share of users in basis points and where it listens."""
 
@@ -260,6 +279,13 @@ class Arm(Document):
     revision: Revision
     weight_bp: Annotated[int, Field(ge=0, le=BUCKETS)]
     endpoints: tuple[Endpoint, ...] = Field(default=(), max_length=5000)
+    dns: Dns | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Arm:
+        if self.dns is not None and self.endpoints:
+            raise ValueError("exactly one of endpoints and dns is needed")
+        return self
 
 
 class Plan(Document):

@@ -213,9 +213,7 @@ class _Admin:
         return _json(self._supervisor.stats())
 
     async def get_endpoints(self, _: web.Request) -> web.Response:
-        in_force = self._keeper.in_force
-        arms = in_force.plan.arms if in_force else ()
-        return _json({"arms": {arm.name: [endpoint.model_dump() for endpoint in arm.endpoints] for arm in arms}})
+        return _json(self._supervisor.endpoints())
 
     async def get_config(self, _: web.Request) -> web.Response:
         return _json(self._supervisor.settings.model_dump(mode="json", by_alias=True))

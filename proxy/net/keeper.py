@@ -66,6 +66,13 @@ class Store(Protocol):
     def remove_latch(self) -> None: ...  # noqa: D102
 
 
+class Preparation(Protocol):
+    """What a plan needs before it comes into force; `discovery.Discovery` finds its endpoints. Neither may raise."""
+
+    async def prepare(self, plan: Plan) -> None: ...  # noqa: D102
+    def settle(self, plan: Plan | None) -> None: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True)
 class InForce:
     """The plan that is in force, and what is asked of it often: each costs a pass over the whole document.
@@ -107,6 +114,7 @@ class Keeper:
         words: Written here only.
         stage: Stages a plan (its sequence, its document as JSON) at every worker; raises StageError.
         now: Monotonic seconds. ``wall``: Unix seconds.
+        preparation: Told of each plan before it is staged, and of the one in force afterwards.
     """
 
     def __init__(
@@ -116,6 +124,7 @@ class Keeper:
         stage: Callable[[int, str], Awaitable[None]],
         now: Callable[[], float],
         wall: Callable[[], float],
+        preparation: Preparation | None = None,
     ) -> None:
         self.in_force: InForce | None = None
         self.latch: Latch | None = None
@@ -126,6 +135,7 @@ class Keeper:
         self._store = store
         self._stage = stage
         self._now, self._wall = now, wall
+        self._preparation = preparation
         self._sequence = 0
         self._latches = 0
         self._latching = asyncio.Lock()
@@ -170,9 +180,13 @@ class Keeper:
                 raise self.reject(how.value, Refused(409, _out_of_order(current.plan, plan, how)))
             self._lifting = frozenset(plan.lifts)
             try:
+                if self._preparation:
+                    await self._preparation.prepare(plan)
                 return await self._put(plan, origin, is_durable)
             finally:
                 self._lifting = frozenset()
+                if self._preparation:
+                    self._preparation.settle(self.in_force.plan if self.in_force else None)
 
     async def _confirm(self, current: InForce) -> InForce:
         async with self._latching:

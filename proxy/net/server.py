@@ -14,7 +14,7 @@ import socket
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.config import ProxySettings
 from proxy.counters import Counters
@@ -30,7 +30,7 @@ from proxy.net.downstream import Downstream
 from proxy.net.pool import Endpoint, Room
 from proxy.net.upstream import HOLD_BUDGET, Upstream
 from proxy.net.view import ArmView, View
-from proxy.plan import Plan
+from proxy.plan import Arm, Plan
 from proxy.region import EPOCH_S
 from proxy.shared import LATCH, PLAN_SEQUENCE, Words
 from proxy.standing import GOOD, Rules
@@ -107,6 +107,7 @@ class Server:
         self._view: View | None = None
         self._sequence = 0
         self._endpoints: dict[tuple[str, int], Endpoint] = {}
+        self._addresses: dict[str, list[str]] = {}
         self._rooms: dict[str, Room] = {}
         rules = settings.endpoints
         self._rules = Rules(rules.failures, rules.ejection, rules.longest_ejection)
@@ -133,7 +134,7 @@ class Server:
         Raises:
             ValueError: It cannot be compiled.
         """
-        view = View(plan, self._keys, self.trusted, os.urandom, self._endpoint, self._room)
+        view = View(plan, self._keys, self.trusted, os.urandom, self._arm_endpoints, self._room)
         for arm in view.arms:
             self._refresh(arm)
         self._views[sequence] = view
@@ -151,10 +152,38 @@ class Server:
             return  # flipped before it was staged here: impossible by the protocol, and the old plan is a safe answer
         for old in [number for number in self._views if number < sequence]:
             self._views.pop(old).retire()
-        for key in [key for key, endpoint in self._endpoints.items() if not endpoint.plans and not endpoint.active]:
-            del self._endpoints[key]
+        self._forget_endpoints()
         self._view, self._sequence = view, sequence
         self.counters.new_revision(view.plan.rollout.uid, view.plan.revision)
+
+    def discovered(self, found: dict[str, Any]) -> None:
+        """Take over what the supervisor knows of endpoints beside the plan, for every plan that is staged.
+
+        New requests go to the new addresses at once; idle connections to old ones are closed, busy ones later.
+
+        Args:
+            found: The whole of it: ``names``, a list of addresses for each name.
+        """
+        arms = [arm for view in self._views.values() for arm in view.arms]
+        used = {arm.dns[0] for arm in arms if arm.dns}
+        # What an old plan still uses stays although the supervisor asks for it no more.
+        self._addresses = {name: known for name, known in self._addresses.items() if name in used} | found["names"]
+        for arm in arms:
+            if arm.dns and arm.dns[0] in found["names"]:
+                name, port = arm.dns
+                arm.move([self._endpoint(address, port, arm.name) for address in self._addresses[name]])
+            self._refresh(arm)
+        self._forget_endpoints()
+
+    def _arm_endpoints(self, arm: Arm) -> list[Endpoint]:
+        if arm.dns is None:
+            return [self._endpoint(endpoint.address, endpoint.port, arm.name) for endpoint in arm.endpoints]
+        return [self._endpoint(text, arm.dns.port, arm.name) for text in self._addresses.get(arm.dns.host, ())]
+
+    def _forget_endpoints(self) -> None:
+        """Let go of those that no plan names and no request uses."""
+        for key in [key for key, endpoint in self._endpoints.items() if not endpoint.plans and not endpoint.active]:
+            del self._endpoints[key]
 
     def _endpoint(self, address: str, port: int, arm: str) -> Endpoint:
         endpoint = self._endpoints.get((address, port))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import secrets
 import signal
 import socket
@@ -22,10 +23,12 @@ from proxy.net import sockets as listening
 from proxy.net.admin import AccessRules, admin_app
 from proxy.net.credfiles import POLL_S as CREDENTIALS_POLL_S
 from proxy.net.credfiles import CredentialFiles
+from proxy.net.discovery import Discovery
 from proxy.net.exposition import exposition_app
 from proxy.net.feed import Feed
 from proxy.net.keeper import Keeper
 from proxy.net.planfile import PlanFile
+from proxy.net.resolver import Resolver
 from proxy.net.statedir import StateDir
 from proxy.net.web import Site
 from proxy.net.workers import WORKER, Slot, Workers
@@ -43,6 +46,7 @@ class Supervisor:
 
     Attributes:
         boot: Differs at each start; where it changes, all counters begin at zero.
+        discovery: What is known of the endpoints.
         keeper: The plan and the latch in force.
 
     Args:
@@ -80,7 +84,10 @@ class Supervisor:
             "keysDir": str((base / settings.keys_dir).absolute()),
         }
         self._workers = Workers(slots, descriptor, self._memory, start, time.monotonic, command)
-        self.keeper = Keeper(Words(self._memory), state, self._workers.stage, time.monotonic, time.time)
+        self.discovery = Discovery(
+            Resolver(settings.resolver), settings.resolver, self._workers.discover, time.monotonic, random.random
+        )
+        self.keeper = Keeper(Words(self._memory), state, self._workers.stage, time.monotonic, time.time, self.discovery)
         file = PlanFile(base / settings.plan_file) if settings.plan_file else None
         self._feed = Feed(self.keeper, state, file)
         self._state_dir = state
@@ -120,8 +127,11 @@ class Supervisor:
         """Why clients should go elsewhere; None: the proxy is ready."""
         if self._workers.is_draining:
             return "the proxy is leaving"
-        if self.keeper.in_force is None:
+        plan = self._plan
+        if plan is None:
             return "there is no plan yet"
+        if host := self.discovery.waits_for(plan):
+            return f"no address of {host} is known yet"
         return None if self._workers.is_ready else "workers are starting"
 
     @property
@@ -143,9 +153,21 @@ class Supervisor:
         """What the metrics are made of."""
         in_force, keeper = self.keeper.in_force, self.keeper
         age_s = time.monotonic() - in_force.since_s if in_force else 0.0
+        found = self.discovery.found(self._plan)
         return Snapshot(
-            self._read(), self._plan, age_s, keeper.rejected, keeper.latch is not None, self._credentials.refused
+            self._read(),
+            self._plan,
+            age_s,
+            keeper.rejected,
+            keeper.latch is not None,
+            self._credentials.refused,
+            found,
         )
+
+    def endpoints(self) -> dict[str, Any]:
+        """The document of ``GET /endpoints``."""
+        arms = self._plan.arms if self._plan else ()
+        return {"arms": {arm.name: self.discovery.document(arm) for arm in arms}}
 
     def state(self) -> dict[str, Any]:
         """The document of ``GET /state``."""
@@ -211,7 +233,13 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             others = [
                 tasks.create_task(work())
-                for work in (self._keep_plan, self._keep_latch, self._keep_credentials, self._drain)
+                for work in (
+                    self._keep_plan,
+                    self._keep_latch,
+                    self._keep_credentials,
+                    self.discovery.run,
+                    self._drain,
+                )
             ]
             await self._workers.run(self.keeper)
             for task in others:

@@ -19,6 +19,7 @@ class ArmView:
 
     Attributes:
         baggage: The member that tells the arm.
+        dns: Name and port that its endpoints come from; None: the plan lists them.
         is_mixed: Not all usable endpoints take an equal share: some are new, or on probation.
         room: What this arm may use at once, under whatever plan.
         stable: It is the first arm.
@@ -30,6 +31,7 @@ class ArmView:
         "_say",
         "_slow_start_s",
         "baggage",
+        "dns",
         "endpoints",
         "is_mixed",
         "name",
@@ -40,6 +42,7 @@ class ArmView:
 
     def __init__(self, plan: Plan, arm: Arm, endpoints: list[Endpoint], room: Room) -> None:
         self.name = arm.name
+        self.dns = (arm.dns.host, arm.dns.port) if arm.dns else None
         self.endpoints = endpoints
         self.room = room
         self.stable = arm is plan.arms[0]
@@ -57,6 +60,16 @@ class ArmView:
         if lines is None:
             lines = self._lines[reason] = self._say(reason)
         return lines
+
+    def move(self, endpoints: list[Endpoint]) -> None:
+        """Its name has other addresses now; a `refresh` must follow.
+
+        Args:
+            endpoints: Enlisted, those that stay once more.
+        """
+        left, self.endpoints = self.endpoints, endpoints
+        for endpoint in left:
+            endpoint.retire()
 
     def refresh(self, now: float, panic_percent: int, slow_start_s: float) -> None:
         """Find out anew which endpoints are usable: one's standing has changed, or a newcomer is no longer one."""
@@ -88,13 +101,10 @@ class View:
     """
 
     def __init__(self, plan: Plan, keys: Keys, trusted: TrustedPeers, rng: Callable[[int], bytes],
-                 endpoint: Callable[[str, int, str], Endpoint], room: Callable[[str], Room]) -> None:  # fmt: skip
+                 endpoints: Callable[[Arm], list[Endpoint]], room: Callable[[str], Room]) -> None:  # fmt: skip
         self.plan = plan
         self.splitter = Splitter(plan, keys, trusted, rng)
-        self.arms = [
-            ArmView(plan, arm, [endpoint(e.address, e.port, arm.name) for e in arm.endpoints], room(arm.name))
-            for arm in plan.arms
-        ]
+        self.arms = [ArmView(plan, arm, endpoints(arm), room(arm.name)) for arm in plan.arms]
         self.falls_back = plan.on_arm_down == "Stable"
         self.rules = (RequestRules(False, self.splitter.reserved), RequestRules(True, frozenset()))
         self.response_rules = ResponseRules((plan.cookie_name, f"cohort_{plan.rollout.name}_preview"))

@@ -40,6 +40,7 @@ class DataPlane(Protocol):
 
     def stage(self, sequence: int, plan: Plan) -> None: ...  # noqa: D102
     def trust(self, credentials: Credentials) -> None: ...  # noqa: D102
+    def discovered(self, found: dict[str, Any]) -> None: ...  # noqa: D102
     async def serve(self, sockets: list[tuple[socket.socket, int]]) -> None: ...  # noqa: D102
     async def drain(self, lame_duck_s: float, drain_s: float) -> None: ...  # noqa: D102
 
@@ -169,6 +170,8 @@ class _Process:
                 tasks.create_task(self._plane.serve(self._sockets))
             elif "credentials" in message:
                 self._plane.trust(Credentials.parse(message["credentials"]))
+            elif "discovery" in message:
+                self._plane.discovered(message["discovery"])
             elif "logLevel" in message:
                 logs.set_level(message["logLevel"])
             elif "drain" in message and not self._is_leaving:

@@ -1,8 +1,9 @@
 """The worker processes: started, told what to do, watched, and replaced when they die or fall silent.
 
 The two sides talk in lines of JSON over a pair of sockets that a worker inherits. To a worker: ``start`` (once, first),
-``stage`` with a plan, ``serve``, ``drain``, ``logLevel``, ``credentials``. From it: ``hello``, ``staged`` or
-``refused``. A worker whose pair is closed by the other side ends: nobody could tell it of a new plan any more.
+``discovery`` with what is known of endpoints beside the plan (always whole; to a new worker before its plan), ``stage``
+with a plan, ``serve``, ``drain``, ``logLevel``, ``credentials``. From it: ``hello``, ``staged`` or ``refused``. A
+worker whose pair is closed by the other side ends: nobody could tell it of a new plan any more.
 """
 
 from __future__ import annotations
@@ -185,6 +186,7 @@ class Workers:
         self._command = command
         self._running = RunningTime(now())
         self._level: str | None = None
+        self._discovery: str | None = None
         self._may_serve = asyncio.Event()
         self._changed = asyncio.Event()  # some worker has come up or gone
         self._woken = asyncio.Event()
@@ -249,6 +251,12 @@ class Workers:
             if slot.worker:  # one that has not said hello yet reads it after what it was told at its start
                 slot.worker.send(line)
 
+    def discover(self, document: str) -> None:
+        """Pass on what is known of endpoints beside the plan, as JSON, to later workers too."""
+        self._discovery = f'{{"discovery":{document}}}'
+        for worker in self.live:
+            worker.send(self._discovery)
+
     # --- life
 
     async def run(self, keeper: Keeper) -> None:
@@ -304,6 +312,8 @@ class Workers:
             await worker.answer("hello")
             if self._level:
                 worker.send(json.dumps({"logLevel": self._level}))
+            if self._discovery:
+                worker.send(self._discovery)
             slot.said_hello, slot.is_starting = True, False
             self._changed.set()
             await self._may_serve.wait()

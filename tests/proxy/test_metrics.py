@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy import sketch
 from proxy.counters import Stats
-from proxy.metrics import LE_S, CohortCollector, Snapshot
+from proxy.metrics import LE_S, CohortCollector, Found, Snapshot
 from proxy.plan import Plan
 from tests.support.plans import plan
 
@@ -37,6 +37,11 @@ STATS = Stats(
 )  # fmt: skip
 
 
+FOUND = Found(
+    endpoints={"stable": 3, "canary": 1}, dns_ages_s={"canary": 1.5}, dns_failures={("canary", "servfail"): 2}
+)
+
+
 def shop(**fields: object) -> Plan:
     return plan(rollout={"namespace": "shop", "name": "checkout", "uid": "7c9f"}, **fields)
 
@@ -54,7 +59,7 @@ def exposed(snapshot: Snapshot) -> dict[str, dict[frozenset[tuple[str, str]], fl
 
 @pytest.fixture
 def samples() -> dict[str, dict[frozenset[tuple[str, str]], float]]:
-    return exposed(Snapshot(STATS, shop(), 12.5, {"invalid": 2, "older": 0}, latched=True))
+    return exposed(Snapshot(STATS, shop(), 12.5, {"invalid": 2, "older": 0}, latched=True, found=FOUND))
 
 
 def labels(**values: str) -> frozenset[tuple[str, str]]:
@@ -74,6 +79,9 @@ def test_counters_have_the_names_and_labels_of_the_surface(samples: dict[str, di
     assert samples["cohort_plan_info"] == {labels(generation="1", revision="v2", digest=shop().digest): 1}
     assert samples["cohort_weight_ratio"] == {labels(arm="stable"): 0.75, labels(arm="canary"): 0.25}
     assert samples["cohort_users"] == {labels(arm="stable"): 0, labels(arm="canary"): 0}
+    assert samples["cohort_endpoints"] == {labels(arm="stable"): 3, labels(arm="canary"): 1}
+    assert samples["cohort_dns_age_seconds"] == {labels(arm="canary"): 1.5}
+    assert samples["cohort_dns_failures_total"] == {labels(arm="canary", kind="servfail"): 2}
     assert samples["cohort_downstream_connections"] == {frozenset(): 6}
     assert samples["cohort_downstream_rejected_total"] == {frozenset({("cause", "limit")}): 4}
     assert samples["cohort_log_dropped_total"] == {frozenset(): 7}

@@ -210,7 +210,7 @@ def test_several_faults_are_told_at_once() -> None:
     assert [fault.partition(":")[0] for fault in found] == ["generation", "salt", "arms[0].revision", "explain"]
 
 
-@pytest.mark.parametrize("field", ["mirror", "breaker", "onArmDown", "judge", "strategy"])
+@pytest.mark.parametrize("field", ["mirror", "breaker", "judge", "strategy"])
 def test_what_does_not_work_yet_is_unknown(field: str) -> None:
     """A field that does nothing would be a promise."""
     assert faults(**{field: {}}) == [f"{field}: unknown field: remove it or check its spelling"]
@@ -241,3 +241,38 @@ def test_a_plan_is_frozen_and_can_be_compared() -> None:
     assert hash(plan()) == hash(plan())
     assert isinstance(plan(headerRoutes=[{"name": "q", "matches": [{"name": "a", "value": "b"}]}]), Plan)
     assert FieldMatch(name="a", value="b").type == "Exact"
+
+
+@pytest.mark.parametrize("host", ["shop", "Shop.example", "_http.shop.example.", "a-b.c2d", "x" * 63 + ".example"])
+def test_an_arm_may_be_a_name(host: str) -> None:
+    whole = plan(arms=[ARM | {"dns": {"host": host, "port": 80}}], revision=None)
+    assert whole.arms[0].dns is not None
+    assert parse_plan(whole.model_dump_json(by_alias=True)) == whole
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        ".",
+        "a..b",
+        ".a",
+        "-a",
+        "a-",
+        "a b",
+        "a/b",
+        "127.0.0.1",
+        "::1",
+        "shop:80",
+        "x" * 64,
+        "a." * 127 + "ab",
+        "ä.example",
+    ],
+)
+def test_what_is_no_name_is_refused(host: str) -> None:
+    assert len(faults(arms=[ARM | {"dns": {"host": host, "port": 80}}], revision=None)) == 1
+
+
+def test_an_arm_has_endpoints_or_a_name() -> None:
+    both = {"dns": {"host": "a", "port": 80}, "endpoints": [{"address": "192.0.2.1", "port": 80}]}
+    assert faults(arms=[ARM | both], revision=None) == ["arms[0]: exactly one of endpoints and dns is needed"]

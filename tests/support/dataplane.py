@@ -59,7 +59,9 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def service(handler: Callable[[Service], Handler]) -> AsyncIterator[tuple[Service, int]]:
+async def service(
+    handler: Callable[[Service], Handler], address: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[tuple[Service, int]]:
     """A listening service and its port."""
     running: Service
 
@@ -67,7 +69,7 @@ async def service(handler: Callable[[Service], Handler]) -> AsyncIterator[tuple[
         await running(reader, writer)
 
     running = Service(lambda reader, writer: handler(running)(reader, writer))
-    server = await asyncio.start_server(forward, "127.0.0.1", 0)
+    server = await asyncio.start_server(forward, address, port)
     try:
         yield running, server.sockets[0].getsockname()[1]
     finally:

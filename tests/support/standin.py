@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from proxy.counters import Counters
 from proxy.document import DocumentError, Fault
@@ -45,6 +46,8 @@ class Plane:
         self._staged[sequence] = plan.generation
 
     def trust(self, credentials: Credentials) -> None: ...
+
+    def discovered(self, found: dict[str, Any]) -> None: ...
 
     async def serve(self, sockets: list[tuple[socket.socket, int]]) -> None:
         if self._behaviour == "dies-serving":

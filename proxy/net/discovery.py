@@ -1,0 +1,217 @@
+"""What is found out about a plan's endpoints beside the plan: the addresses behind its names. In the supervisor.
+
+Each name is followed by a task of its own. Whatever changes goes to the workers as one whole snapshot, so that a worker
+that missed one has missed nothing. A new plan is prepared before it comes into force: its names are asked for first, so
+that a change from addresses to a name loses no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from proxy.config import ResolverSettings
+from proxy.metrics import Found
+from proxy.names import NOTHING, Bounds, Failed, Known, Outcome, learn, wait_s
+from proxy.plan import Arm, Plan
+
+log = logging.getLogger("cohort.discovery")
+
+PREPARE_S = 2.0  # a plan waits so long for the first answers; then its arms come to have endpoints when they come
+SHOWN = 20  # addresses in one line of the log
+
+
+class Asks(Protocol):
+    """Who resolves names; `resolver.Resolver` does."""
+
+    async def ask(self, host: str) -> dict[int, Outcome]: ...  # noqa: D102
+
+
+@dataclass(slots=True)
+class _Name:
+    """One name that is followed.
+
+    Attributes:
+        tried: A first round has ended, however it did.
+    """
+
+    host: str
+    known: Known = NOTHING
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+class Discovery:
+    """Follows the names of the plan in force and of the one on its way.
+
+    Args:
+        resolver: Who resolves names.
+        tell: Takes each new snapshot as JSON: ``names`` with the addresses of each.
+        now: Monotonic seconds. ``chance``: from 0 to 1, drawn anew at each call.
+    """
+
+    def __init__(
+        self,
+        resolver: Asks,
+        settings: ResolverSettings,
+        tell: Callable[[str], None],
+        now: Callable[[], float],
+        chance: Callable[[], float],
+    ) -> None:
+        self._resolver = resolver
+        self._bounds = Bounds(settings.min_ttl, settings.max_ttl)
+        self._tell = tell
+        self._now, self._chance = now, chance
+        self._names: dict[str, _Name] = {}
+        self._plans: list[Plan] = []
+        self._failures: dict[tuple[str, str], int] = {}
+        self._told = _document({})  # what a worker takes to be so that was told nothing
+        self._tasks: asyncio.TaskGroup | None = None
+        self._is_running = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow, until cancelled."""
+        async with asyncio.TaskGroup() as self._tasks:
+            self._is_running.set()
+            await asyncio.Event().wait()
+
+    # --- what the keeper says
+
+    async def prepare(self, plan: Plan) -> None:
+        """A plan is on its way: learn its names, for `PREPARE_S` at most."""
+        await self._is_running.wait()
+        self._plans = [*self._plans[:1], plan]
+        self._follow_names()
+        try:
+            async with asyncio.timeout(PREPARE_S):
+                for host in _hosts([plan]):
+                    await self._names[host].tried.wait()
+        except TimeoutError:
+            log.warning("a plan goes on without addresses of %s", ", ".join(self._unknown([plan])))
+
+    def settle(self, plan: Plan | None) -> None:
+        """This plan is in force now, and no other is on its way."""
+        self._plans = [plan] if plan else []
+        self._follow_names()
+
+    # --- what the admin API and the metrics ask
+
+    def waits_for(self, plan: Plan) -> str | None:
+        """The name of the first arm, as long as it has no address; None: it has one, or needs none."""
+        return next(iter(self._unknown([plan])), None) if plan.arms[0].dns else None
+
+    def _places(self, arm: Arm) -> list[tuple[str, int]]:
+        """Where an arm listens, as far as that is known."""
+        if arm.dns is None:
+            return [(endpoint.address, endpoint.port) for endpoint in arm.endpoints]
+        return [(address, arm.dns.port) for address in self._known(arm.dns.host).addresses]
+
+    def document(self, arm: Arm) -> dict[str, Any]:
+        """One arm in ``GET /endpoints``."""
+        shown = [{"address": address, "port": port} for address, port in self._places(arm)]
+        return {"dns": self._source(arm), "endpoints": shown}
+
+    def _source(self, arm: Arm) -> dict[str, Any] | None:
+        if arm.dns is None:
+            return None
+        known = self._known(arm.dns.host)
+        has_answer = known.answered_s is not None
+        return {
+            "host": arm.dns.host,
+            "port": arm.dns.port,
+            "ageS": round(self._now() - (known.answered_s or 0.0), 3) if has_answer else None,
+            "ttlS": known.ttl_s if has_answer else None,
+            "failures": known.failures,
+            "error": f"{known.problem.kind}: {known.problem.message}" if known.problem else None,
+        }
+
+    def found(self, plan: Plan | None) -> Found:
+        """What the metrics tell of the plan in force."""
+        arms = plan.arms if plan else ()
+        answered = {arm.name: self._known(arm.dns.host).answered_s for arm in arms if arm.dns}
+        return Found(
+            endpoints={arm.name: len(self._places(arm)) for arm in arms},
+            dns_ages_s={name: self._now() - since for name, since in answered.items() if since is not None},
+            dns_failures=dict(self._failures),
+        )
+
+    def _known(self, host: str) -> Known:
+        name = self._names.get(host)
+        return name.known if name else NOTHING
+
+    def _unknown(self, plans: Iterable[Plan]) -> Iterator[str]:
+        return (host for host in _hosts(plans) if not self._known(host).addresses)
+
+    # --- names
+
+    def _follow_names(self) -> None:
+        """Ask for the names of the plans, and for no others any more."""
+        assert self._tasks is not None
+        wanted = _hosts(self._plans)
+        for host in self._names.keys() - wanted:
+            task = self._names.pop(host).task
+            assert task is not None
+            task.cancel()
+        for host in wanted:
+            if host not in self._names:
+                name = self._names[host] = _Name(host)
+                name.task = self._tasks.create_task(self._follow(name))
+        self._publish()
+
+    async def _follow(self, name: _Name) -> None:
+        while True:
+            try:
+                outcomes = await self._resolver.ask(name.host)
+            except Exception as error:  # this task's root: what the resolver did not foresee must not end the proxy
+                log.exception("asking for %s failed", name.host)
+                outcomes = {0: Failed("network", type(error).__name__)}
+            self._learn(name, outcomes)
+            await asyncio.sleep(wait_s(name.known, self._bounds, self._chance()))
+
+    def _learn(self, name: _Name, outcomes: dict[int, Outcome]) -> None:
+        before, name.known = name.known, learn(name.known, outcomes, self._now())
+        name.tried.set()
+        if name.known.problem:
+            self._count(name.host, name.known.problem.kind)
+        _report(name.host, before, name.known)
+        if name.known.addresses != before.addresses:
+            self._publish()
+
+    def _count(self, host: str, kind: str) -> None:
+        for arm in {arm.name for plan in self._plans for arm in plan.arms if arm.dns and arm.dns.host == host}:
+            self._failures[(arm, kind)] = self._failures.get((arm, kind), 0) + 1
+
+    # --- the snapshot
+
+    def _publish(self) -> None:
+        names = {host: name.known.addresses for host, name in sorted(self._names.items())}
+        document = _document(names)
+        if document != self._told:
+            self._told = document
+            self._tell(document)
+
+
+def _document(names: Mapping[str, Sequence[str]]) -> str:
+    return json.dumps({"names": names}, separators=(",", ":"))
+
+
+def _hosts(plans: Iterable[Plan]) -> dict[str, None]:
+    """The names in plans, each once, in their order."""
+    return {arm.dns.host: None for plan in plans for arm in plan.arms if arm.dns}
+
+
+def _report(host: str, before: Known, known: Known) -> None:
+    """A line of the log for what has changed; a trouble that lasts is told once."""
+    old, new = before.problem, known.problem
+    if new and (old is None or old.kind != new.kind):
+        kept = f"its {len(known.addresses)} addresses stay" if known.addresses else "it has no address yet"
+        log.warning("%s: %s (%s); %s", host, new.message, new.kind, kept)
+    elif old and not new:
+        log.info("%s: answered again", host)
+    if known.addresses != before.addresses:
+        more = ", ..." if len(known.addresses) > SHOWN else ""
+        log.info("%s: %d addresses: %s%s", host, len(known.addresses), ", ".join(known.addresses[:SHOWN]), more)

@@ -29,11 +29,13 @@ class Found:
     Attributes:
         dns_ages_s: Since the last good answer, of arms that are named.
         dns_failures: By arm and kind, see `proxy.names.KINDS`.
+        unhealthy: Endpoints that fail their checks, of arms that have checks.
     """
 
     endpoints: Mapping[str, int]
     dns_ages_s: Mapping[str, float]
     dns_failures: Mapping[tuple[str, str], int]
+    unhealthy: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Snapshot:
     rejected: Mapping[str, int]
     latched: bool
     credentials_refused: int = 0
-    found: Found = Found({}, {}, {})
+    found: Found = Found({}, {}, {}, {})
 
     @property
     def rollout(self) -> str:
@@ -198,6 +200,12 @@ def _endpoints(snapshot: Snapshot) -> Iterator[Metric]:
     for arm, count in found.endpoints.items():
         endpoints.add_metric([rollout, arm], count)
     yield endpoints
+    unhealthy = GaugeMetricFamily(
+        "cohort_unhealthy_endpoints", "Addresses of a version that fail their checks.", labels=["rollout", "arm"]
+    )
+    for arm, count in found.unhealthy.items():
+        unhealthy.add_metric([rollout, arm], count)
+    yield unhealthy
     age = GaugeMetricFamily(
         "cohort_dns_age_seconds", "Since a version's name was last answered with an address.", labels=["rollout", "arm"]
     )

@@ -42,8 +42,17 @@ def _path(text: str) -> str:
     return text
 
 
+def _target(text: str) -> str:
+    path, _, query = text.partition("?")
+    _path(path)
+    if "#" in query or " " in text or not text.isascii() or not text.isprintable():
+        raise ValueError(f"expected a path, with or without a query, that has neither blanks nor #, got {text!r}")
+    return text
+
+
 Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
 Path = Annotated[str, Field(max_length=1024), AfterValidator(_path)]
+Target = Annotated[str, Field(max_length=1024), AfterValidator(_target)]
 
 
 def _host_name(text: str) -> str:
@@ -272,6 +281,26 @@ class Dns(Document):
     port: Annotated[int, Field(ge=1, le=65535)]
 
 
+class HealthCheck(Document):
+    """How each endpoint of a version is asked whether it is well: a GET at an interval.
+
+    Attributes:
+        unhealthy: Failures in a row that turn an endpoint out; ``healthy``: passes in a row that bring it back.
+    """
+
+    path: Target = "/healthz"
+    interval: Annotated[Duration, Field(ge=0.1, le=3600)] = 5.0  # out after 15 s at the latest; requests are faster
+    timeout: Annotated[Duration, Field(ge=0.05, le=60)] = 1.0  # as Kubernetes' probes
+    unhealthy: Annotated[int, Field(ge=1, le=100)] = 3  # as Kubernetes' failureThreshold: one lost packet is none
+    healthy: Annotated[int, Field(ge=1, le=100)] = 2  # a process that crashes in a loop may pass once
+
+    @model_validator(mode="after")
+    def _check(self) -> HealthCheck:
+        if self.timeout > self.interval:
+            raise ValueError("timeout is above interval: a check would begin before the last one has ended")
+        return self
+
+
 class Arm(Document):
     """One version: its revision, its share of users in basis points and where it listens."""
 
@@ -280,6 +309,7 @@ class Arm(Document):
     weight_bp: Annotated[int, Field(ge=0, le=BUCKETS)]
     endpoints: tuple[Endpoint, ...] = Field(default=(), max_length=5000)
     dns: Dns | None = None
+    health_check: HealthCheck | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Arm:

@@ -1,8 +1,8 @@
-"""What is found out about a plan's endpoints beside the plan: the addresses behind its names. In the supervisor.
+"""What is found out about a plan's endpoints beside the plan: the addresses behind names, and who passes its checks.
 
-Each name is followed by a task of its own. Whatever changes goes to the workers as one whole snapshot, so that a worker
-that missed one has missed nothing. A new plan is prepared before it comes into force: its names are asked for first, so
-that a change from addresses to a name loses no request.
+In the supervisor. Each name is followed by a task of its own, checks are `checks.Checks`' business. Whatever changes
+goes to the workers as one whole snapshot, so that a worker that missed one has missed nothing. A new plan is prepared
+before it comes into force: its names are asked for first, so that a change from addresses to a name loses no request.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Any, Protocol
 from proxy.config import ResolverSettings
 from proxy.metrics import Found
 from proxy.names import NOTHING, Bounds, Failed, Known, Outcome, learn, wait_s
-from proxy.plan import Arm, Plan
+from proxy.net.checks import Checks, Place, Probe, Target
+from proxy.plan import Arm, HealthCheck, Plan
 
 log = logging.getLogger("cohort.discovery")
 
 PREPARE_S = 2.0  # a plan waits so long for the first answers; then its arms come to have endpoints when they come
+GATHER_S = 0.1  # verdicts of checks are collected so long before the workers hear of them
 SHOWN = 20  # addresses in one line of the log
 
 
@@ -46,17 +48,20 @@ class _Name:
 
 
 class Discovery:
-    """Follows the names of the plan in force and of the one on its way.
+    """Follows the names of the plan in force and of the one on its way, and checks the endpoints of the former.
 
     Args:
         resolver: Who resolves names.
-        tell: Takes each new snapshot as JSON: ``names`` with the addresses of each.
+        probe: Who checks endpoints.
+        tell: Takes each new snapshot as JSON: ``names`` with the addresses of each, ``unhealthy`` with pairs of address
+            and port.
         now: Monotonic seconds. ``chance``: from 0 to 1, drawn anew at each call.
     """
 
     def __init__(
         self,
         resolver: Asks,
+        probe: Probe,
         settings: ResolverSettings,
         tell: Callable[[str], None],
         now: Callable[[], float],
@@ -65,11 +70,13 @@ class Discovery:
         self._resolver = resolver
         self._bounds = Bounds(settings.min_ttl, settings.max_ttl)
         self._tell = tell
+        self._has_news = asyncio.Event()
+        self._checks = Checks(probe, self._has_news.set, now, chance)
         self._now, self._chance = now, chance
         self._names: dict[str, _Name] = {}
         self._plans: list[Plan] = []
         self._failures: dict[tuple[str, str], int] = {}
-        self._told = _document({})  # what a worker takes to be so that was told nothing
+        self._told = _document({}, [])  # what a worker takes to be so that was told nothing
         self._tasks: asyncio.TaskGroup | None = None
         self._is_running = asyncio.Event()
 
@@ -77,7 +84,8 @@ class Discovery:
         """Follow, until cancelled."""
         async with asyncio.TaskGroup() as self._tasks:
             self._is_running.set()
-            await asyncio.Event().wait()
+            self._tasks.create_task(self._publish_verdicts())
+            await self._checks.run()
 
     # --- what the keeper says
 
@@ -86,6 +94,7 @@ class Discovery:
         await self._is_running.wait()
         self._plans = [*self._plans[:1], plan]
         self._follow_names()
+        self._publish()
         try:
             async with asyncio.timeout(PREPARE_S):
                 for host in _hosts([plan]):
@@ -97,6 +106,8 @@ class Discovery:
         """This plan is in force now, and no other is on its way."""
         self._plans = [plan] if plan else []
         self._follow_names()
+        self._follow_checks()
+        self._publish()
 
     # --- what the admin API and the metrics ask
 
@@ -112,8 +123,16 @@ class Discovery:
 
     def document(self, arm: Arm) -> dict[str, Any]:
         """One arm in ``GET /endpoints``."""
-        shown = [{"address": address, "port": port} for address, port in self._places(arm)]
+        shown = [
+            {"address": address, "port": port} | self._health(arm, address, port) for address, port in self._places(arm)
+        ]
         return {"dns": self._source(arm), "endpoints": shown}
+
+    def _health(self, arm: Arm, address: str, port: int) -> dict[str, Any]:
+        if arm.health_check is None:
+            return {"healthy": None, "error": None}
+        health = self._checks.health(_target(arm, arm.health_check, address, port))
+        return {"healthy": health.is_healthy, "error": health.error or None}
 
     def _source(self, arm: Arm) -> dict[str, Any] | None:
         if arm.dns is None:
@@ -132,11 +151,15 @@ class Discovery:
     def found(self, plan: Plan | None) -> Found:
         """What the metrics tell of the plan in force."""
         arms = plan.arms if plan else ()
+        unhealthy = set(self._checks.unhealthy)
         answered = {arm.name: self._known(arm.dns.host).answered_s for arm in arms if arm.dns}
         return Found(
             endpoints={arm.name: len(self._places(arm)) for arm in arms},
             dns_ages_s={name: self._now() - since for name, since in answered.items() if since is not None},
             dns_failures=dict(self._failures),
+            unhealthy={
+                arm.name: sum(place in unhealthy for place in self._places(arm)) for arm in arms if arm.health_check
+            },
         )
 
     def _known(self, host: str) -> Known:
@@ -160,7 +183,6 @@ class Discovery:
             if host not in self._names:
                 name = self._names[host] = _Name(host)
                 name.task = self._tasks.create_task(self._follow(name))
-        self._publish()
 
     async def _follow(self, name: _Name) -> None:
         while True:
@@ -179,24 +201,50 @@ class Discovery:
             self._count(name.host, name.known.problem.kind)
         _report(name.host, before, name.known)
         if name.known.addresses != before.addresses:
+            self._follow_checks()
             self._publish()
 
     def _count(self, host: str, kind: str) -> None:
         for arm in {arm.name for plan in self._plans for arm in plan.arms if arm.dns and arm.dns.host == host}:
             self._failures[(arm, kind)] = self._failures.get((arm, kind), 0) + 1
 
+    # --- checks
+
+    def _follow_checks(self) -> None:
+        self._checks.follow(
+            _target(arm, arm.health_check, address, port)
+            for plan in self._plans[:1]
+            for arm in plan.arms
+            if arm.health_check
+            for address, port in self._places(arm)
+        )
+
     # --- the snapshot
+
+    async def _publish_verdicts(self) -> None:
+        """Many endpoints that fail at once make few snapshots."""
+        while True:
+            await self._has_news.wait()
+            await asyncio.sleep(GATHER_S)
+            self._has_news.clear()
+            self._publish()
 
     def _publish(self) -> None:
         names = {host: name.known.addresses for host, name in sorted(self._names.items())}
-        document = _document(names)
+        document = _document(names, self._checks.unhealthy)
         if document != self._told:
             self._told = document
             self._tell(document)
 
 
-def _document(names: Mapping[str, Sequence[str]]) -> str:
-    return json.dumps({"names": names}, separators=(",", ":"))
+def _document(names: Mapping[str, Sequence[str]], unhealthy: Sequence[Place]) -> str:
+    return json.dumps({"names": names, "unhealthy": unhealthy}, separators=(",", ":"))
+
+
+def _target(arm: Arm, check: HealthCheck, address: str, port: int) -> Target:
+    """Host is the arm's name, or the endpoint's own address as a kubelet sends it."""
+    host = arm.dns.host if arm.dns else f"[{address}]" if ":" in address else address
+    return Target(arm.name, address, port, f"{host}:{port}", check)
 
 
 def _hosts(plans: Iterable[Plan]) -> dict[str, None]:

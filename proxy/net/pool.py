@@ -58,6 +58,12 @@ class Endpoint:
         self.plans += 1
         self.arm = arm
 
+    def checked(self, is_healthy: bool, now: float) -> None:
+        """What active checks say; one that they bring back starts slowly."""
+        if is_healthy and not self.is_healthy:
+            self.since = now
+        self.is_healthy = is_healthy
+
     def take(self) -> Upstream | None:
         """The connection used last, which the service is least likely to have closed, or None."""
         return self.idle.popitem()[0] if self.idle else None

@@ -108,6 +108,7 @@ class Server:
         self._sequence = 0
         self._endpoints: dict[tuple[str, int], Endpoint] = {}
         self._addresses: dict[str, list[str]] = {}
+        self._unhealthy: set[tuple[str, int]] = set()
         self._rooms: dict[str, Room] = {}
         rules = settings.endpoints
         self._rules = Rules(rules.failures, rules.ejection, rules.longest_ejection)
@@ -162,10 +163,14 @@ class Server:
         New requests go to the new addresses at once; idle connections to old ones are closed, busy ones later.
 
         Args:
-            found: The whole of it: ``names``, a list of addresses for each name.
+            found: The whole of it: ``names``, a list of addresses for each name; ``unhealthy``, pairs of address and
+                port that fail their checks.
         """
         arms = [arm for view in self._views.values() for arm in view.arms]
         used = {arm.dns[0] for arm in arms if arm.dns}
+        self._unhealthy = {(address, port) for address, port in found["unhealthy"]}
+        for place, endpoint in self._endpoints.items():
+            endpoint.checked(place not in self._unhealthy, self.loop.time())
         # What an old plan still uses stays although the supervisor asks for it no more.
         self._addresses = {name: known for name, known in self._addresses.items() if name in used} | found["names"]
         for arm in arms:
@@ -189,6 +194,7 @@ class Server:
         endpoint = self._endpoints.get((address, port))
         if endpoint is None:
             endpoint = self._endpoints[(address, port)] = Endpoint(address, port)
+            endpoint.is_healthy = (address, port) not in self._unhealthy
         endpoint.enlist(arm, self.loop.time())
         return endpoint
 

@@ -21,6 +21,7 @@ from proxy.metrics import Snapshot
 from proxy.net import logs, memory
 from proxy.net import sockets as listening
 from proxy.net.admin import AccessRules, admin_app
+from proxy.net.checks import HttpProbe
 from proxy.net.credfiles import POLL_S as CREDENTIALS_POLL_S
 from proxy.net.credfiles import CredentialFiles
 from proxy.net.discovery import Discovery
@@ -85,7 +86,12 @@ class Supervisor:
         }
         self._workers = Workers(slots, descriptor, self._memory, start, time.monotonic, command)
         self.discovery = Discovery(
-            Resolver(settings.resolver), settings.resolver, self._workers.discover, time.monotonic, random.random
+            Resolver(settings.resolver),
+            HttpProbe(),
+            settings.resolver,
+            self._workers.discover,
+            time.monotonic,
+            random.random,
         )
         self.keeper = Keeper(Words(self._memory), state, self._workers.stage, time.monotonic, time.time, self.discovery)
         file = PlanFile(base / settings.plan_file) if settings.plan_file else None

@@ -33,6 +33,7 @@ SHAPES = {  # what a validator's function or a pattern stands for
     "_server": "`IPV4`, `IPV4:PORT`, `[IPV6]` or `[IPV6]:PORT`",
     "_host_name": "DNS name",
     "_network": "network, `192.0.2.0/24`",
+    "_target": "path that starts with `/`, with or without a query",
     "_path": "path that starts with `/`",
     "_address": "`IPV4:PORT` or `[IPV6]:PORT`",
     "_condition": "condition, `result[0] >= 0.99`",

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from proxy.plan import Plan
+from tests.support.dataplane import Handler, Service, replies, service
 from tests.support.dataplane import plan as plan_of
-from tests.support.dataplane import replies, service
 from tests.support.dns_stub import DnsStub, dns_stub
 from tests.support.supervised import ProxyProcess, proxy_process, until, write_plan
 
 pytestmark = pytest.mark.integration
 
 NAME = "shop.example"
+STUCK = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 
 def reply(text: str) -> bytes:
@@ -48,6 +49,31 @@ def named(port: int, generation: int = 1) -> Plan:
     return plan_of([], [], arms=[arm], revision=None, generation=generation)
 
 
+def checked(port: int, generation: int = 1) -> Plan:
+    """A plan whose stable version has two addresses that are checked."""
+    arm = {
+        "name": "stable", "revision": "v1", "weightBp": 10_000,
+        "endpoints": [{"address": address, "port": port} for address in ("127.0.0.1", "127.0.0.2")],
+        "healthCheck": {"interval": "200ms", "timeout": "100ms", "unhealthy": 2},
+    }  # fmt: skip
+    return plan_of([], [], arms=[arm], revision=None, generation=generation)
+
+
+class Patient:
+    """A service whose check can be told to fail while requests are answered."""
+
+    def __init__(self) -> None:
+        self.is_well = True
+
+    def __call__(self, running: Service) -> Handler:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                is_check = (await running.read_head(reader)).startswith(b"GET /healthz ")
+                writer.write(reply("1") if self.is_well or not is_check else STUCK)
+
+        return serve
+
+
 def resolver(stub: DnsStub) -> dict[str, object]:
     return {"servers": [stub.server], "timeout": "500ms"}
 
@@ -73,7 +99,7 @@ async def test_a_changed_answer_counts_within_its_ttl_and_a_second(tmp_path: Pat
         assert {body for _, body in bodies} <= {b"1", b"2"}
         assert {body for sent, body in bodies if sent > 2} == {b"2"}
         endpoints = (await arm(proxy))["endpoints"]
-        assert endpoints == [{"address": "127.0.0.2", "port": port}]
+        assert endpoints == [{"address": "127.0.0.2", "port": port, "healthy": None, "error": None}]
 
 
 @pytest.mark.parametrize("problem", ["SERVFAIL", "NXDOMAIN", "empty", "silence", "slow"])
@@ -143,3 +169,34 @@ async def test_a_plan_that_turns_addresses_into_a_name_loses_no_request(
         while time.monotonic() < end:
             bodies.add((await proxy.get()).body)
         assert bodies == {b"1", b"2"}
+
+
+async def test_an_endpoint_that_fails_its_checks_is_left_out_by_all_workers(tmp_path: Path) -> None:
+    """Its requests would be answered: only the check knows."""
+    patient = Patient()
+    async with (
+        service(patient, "127.0.0.1") as (_, port),
+        service(replies(reply("2")), "127.0.0.2", port),
+        proxy_process(tmp_path, checked(port), workers=2, endpoints={"slowStart": "0s"}) as proxy,
+    ):
+
+        async def health() -> list[object]:
+            return [endpoint["healthy"] for endpoint in (await arm(proxy))["endpoints"]]  # type: ignore[index]  # JSON
+
+        async def is_out() -> bool:
+            return await health() == [False, True]
+
+        async def is_back() -> bool:
+            return await health() == [True, True]
+
+        await proxy.until_ready()
+        assert {(await proxy.get()).body for _ in range(30)} == {b"1", b"2"}
+        patient.is_well = False
+        await until(is_out)
+        await asyncio.sleep(0.3)  # the workers hear of it a tenth of a second later
+        assert {(await proxy.get()).body for _ in range(30)} == {b"2"}
+        assert (await proxy.metric("cohort_unhealthy_endpoints")) == {'{arm="stable",rollout="shop/checkout"}': 1}
+        patient.is_well = True
+        await until(is_back)
+        await asyncio.sleep(0.3)
+        assert {(await proxy.get()).body for _ in range(30)} == {b"1", b"2"}

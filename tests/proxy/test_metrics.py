@@ -38,7 +38,10 @@ STATS = Stats(
 
 
 FOUND = Found(
-    endpoints={"stable": 3, "canary": 1}, dns_ages_s={"canary": 1.5}, dns_failures={("canary", "servfail"): 2}
+    endpoints={"stable": 3, "canary": 1},
+    dns_ages_s={"canary": 1.5},
+    dns_failures={("canary", "servfail"): 2},
+    unhealthy={"stable": 1},
 )
 
 
@@ -80,6 +83,7 @@ def test_counters_have_the_names_and_labels_of_the_surface(samples: dict[str, di
     assert samples["cohort_weight_ratio"] == {labels(arm="stable"): 0.75, labels(arm="canary"): 0.25}
     assert samples["cohort_users"] == {labels(arm="stable"): 0, labels(arm="canary"): 0}
     assert samples["cohort_endpoints"] == {labels(arm="stable"): 3, labels(arm="canary"): 1}
+    assert samples["cohort_unhealthy_endpoints"] == {labels(arm="stable"): 1}
     assert samples["cohort_dns_age_seconds"] == {labels(arm="canary"): 1.5}
     assert samples["cohort_dns_failures_total"] == {labels(arm="canary", kind="servfail"): 2}
     assert samples["cohort_downstream_connections"] == {frozenset(): 6}

@@ -276,3 +276,30 @@ def test_what_is_no_name_is_refused(host: str) -> None:
 def test_an_arm_has_endpoints_or_a_name() -> None:
     both = {"dns": {"host": "a", "port": 80}, "endpoints": [{"address": "192.0.2.1", "port": 80}]}
     assert faults(arms=[ARM | both], revision=None) == ["arms[0]: exactly one of endpoints and dns is needed"]
+
+
+def test_an_arm_may_have_checks() -> None:
+    check = {"path": "/health?full=1", "interval": "2s", "timeout": "500ms", "unhealthy": 1, "healthy": 1}
+    whole = plan(arms=[ARM | {"healthCheck": check}], revision=None)
+    assert whole.arms[0].health_check is not None
+    assert whole.arms[0].health_check.model_dump(mode="json", by_alias=True) == check
+    assert parse_plan(whole.model_dump_json(by_alias=True)) == whole
+
+
+@pytest.mark.parametrize(
+    ("check", "fault"),
+    [
+        ({"path": "healthz"}, "path: expected a path"),
+        ({"path": "/a b"}, "path: expected a path"),
+        ({"path": "/a?b#c"}, "path: expected a path"),
+        ({"path": "/ä"}, "path: expected a path"),
+        ({"path": "/a\r\nX: y"}, "path: expected a path"),
+        ({"interval": "1s", "timeout": "2s"}, "timeout is above interval"),
+        ({"unhealthy": 0}, "unhealthy: "),
+        ({"interval": "1ms"}, "interval: "),
+        ({"port": 80}, "port: unknown field"),
+    ],
+)
+def test_a_faulty_check_is_refused(check: dict[str, Any], fault: str) -> None:
+    (found,) = faults(arms=[ARM | {"healthCheck": check}], revision=None)
+    assert fault in found

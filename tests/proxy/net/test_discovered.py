@@ -43,7 +43,7 @@ def named(port: int, generation: int = 1, host: str = NAME) -> Plan:
 
 
 def found(*addresses: str, **others: list[str]) -> dict[str, Any]:
-    return {"names": {NAME: list(addresses)} | others}
+    return {"names": {NAME: list(addresses)} | others, "unhealthy": []}
 
 
 async def status(proxy: Proxy) -> int:
@@ -125,7 +125,7 @@ async def test_a_plan_on_its_way_has_its_addresses_before_it_is_in_force(proxy: 
     proxy.adopt(named(port))
     proxy.server.discovered(found("127.0.0.1", **{"new.example": ["127.0.0.2"]}))
     proxy.server.stage(2, named(port, 2, "new.example"))
-    proxy.server.discovered({"names": {"new.example": ["127.0.0.2"]}})
+    proxy.server.discovered({"names": {"new.example": ["127.0.0.2"]}, "unhealthy": []})
     assert await bodies(proxy) == {b"1"}
     proxy.words.plan_sequence = 2
     assert await bodies(proxy) == {b"2"}
@@ -137,3 +137,28 @@ async def test_endpoints_that_nobody_names_are_forgotten(proxy: Proxy, port: int
     for number in range(100):
         proxy.server.discovered(found(f"127.0.1.{number}"))
     assert len(proxy.server._endpoints) == 1
+
+
+async def test_an_endpoint_that_fails_its_checks_gets_no_request_until_it_passes(proxy: Proxy, port: int) -> None:
+    proxy.server.discovered(found("127.0.0.1", "127.0.0.2"))
+    proxy.adopt(named(port))
+    proxy.server.discovered(found("127.0.0.1", "127.0.0.2") | {"unhealthy": [["127.0.0.1", port]]})
+    assert await bodies(proxy, 20) == {b"2"}
+    proxy.adopt(named(port, 2))
+    assert await bodies(proxy, 20) == {b"2"}
+    proxy.server.discovered(found("127.0.0.1", "127.0.0.2"))
+    assert await bodies(proxy, 40) == {b"1", b"2"}
+
+
+async def test_an_address_that_comes_back_unhealthy_is_not_used(proxy: Proxy, port: int) -> None:
+    proxy.adopt(named(port))
+    proxy.server.discovered(found("127.0.0.2") | {"unhealthy": [["127.0.0.1", port]]})
+    proxy.server.discovered(found("127.0.0.1", "127.0.0.2") | {"unhealthy": [["127.0.0.1", port]]})
+    assert await bodies(proxy, 20) == {b"2"}
+
+
+async def test_when_most_endpoints_fail_their_checks_all_are_used(proxy: Proxy, port: int) -> None:
+    """Panic: then something else than the endpoints is likely to blame."""
+    proxy.server.discovered(found("127.0.0.1", "127.0.0.2") | {"unhealthy": [["127.0.0.1", port], ["127.0.0.2", port]]})
+    proxy.adopt(named(port))
+    assert await bodies(proxy, 40) == {b"1", b"2"}

@@ -14,6 +14,7 @@ import pytest
 from proxy.config import ResolverSettings
 from proxy.names import V4, V6, Failed, Found, Outcome
 from proxy.net import discovery
+from proxy.net.checks import Target
 from proxy.net.discovery import Discovery
 from proxy.plan import Plan
 from tests.support.plans import arms
@@ -43,6 +44,16 @@ class Script:
         return self.says.get(host, NXDOMAIN)
 
 
+class Sick:
+    """A probe that finds fault with one address."""
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+
+    async def ask(self, target: Target) -> str:
+        return "status 500" if target.address == "192.0.2.1" else ""
+
+
 class Desk:
     """A discovery among fakes.
 
@@ -56,6 +67,7 @@ class Desk:
         self.now = 100.0
         self.discovery = Discovery(
             self.script,
+            Sick(),
             ResolverSettings(),
             lambda text: self.told.append(json.loads(text)),
             lambda: self.now,
@@ -186,7 +198,9 @@ async def test_the_admin_api_tells_where_addresses_come_from(desk: Desk) -> None
     desk.now += 5
     desk.script.says["a.example"] = NXDOMAIN
     stable, canary = plan.arms
-    assert desk.discovery.document(stable)["endpoints"] == [{"address": "192.0.2.1", "port": 80}]
+    assert desk.discovery.document(stable)["endpoints"] == [
+        {"address": "192.0.2.1", "port": 80, "healthy": None, "error": None}
+    ]
     assert desk.discovery.document(stable)["dns"] == {
         "host": "a.example", "port": 80, "ageS": 5.0, "ttlS": 1.0, "failures": 0, "error": None,
     }  # fmt: skip
@@ -194,7 +208,10 @@ async def test_the_admin_api_tells_where_addresses_come_from(desk: Desk) -> None
     assert (source["ageS"], source["ttlS"], source["error"]) == (None, None, "nxdomain: NXDOMAIN")
     assert source["failures"] >= 1
     listed = desk.discovery.document(named(None).arms[0])
-    assert listed == {"dns": None, "endpoints": [{"address": "192.0.2.9", "port": 80}]}
+    assert listed == {
+        "dns": None,
+        "endpoints": [{"address": "192.0.2.9", "port": 80, "healthy": None, "error": None}],
+    }
 
 
 async def test_metrics_count_addresses_and_the_age_of_answers(desk: Desk) -> None:
@@ -204,4 +221,40 @@ async def test_metrics_count_addresses_and_the_age_of_answers(desk: Desk) -> Non
     numbers = desk.discovery.found(plan)
     assert numbers.endpoints == {"stable": 2, "canary": 0}
     assert numbers.dns_ages_s == {"stable": 2.0}
+    assert numbers.unhealthy == {}
     assert desk.discovery.found(None).endpoints == {}
+
+
+def checked(plan: Plan, **check: Any) -> Plan:
+    """The same plan with fast checks of stable."""
+    listed = [arm.model_dump(mode="json", by_alias=True) for arm in plan.arms]
+    listed[0]["healthCheck"] = {"interval": "100ms", "timeout": "50ms", "unhealthy": 1} | check
+    return plan_of(arms=listed)
+
+
+async def test_who_fails_its_checks_is_told_with_the_names(desk: Desk) -> None:
+    """And to the metrics and the admin API."""
+    desk.script.says["a.example"] = found("192.0.2.1", "192.0.2.2")
+    await desk.adopt(plan := checked(named("a.example")))
+    async with asyncio.timeout(10):
+        while not desk.told[-1]["unhealthy"]:
+            desk.now += 0.1
+            desk.discovery._checks._woken.set()
+            await asyncio.sleep(0.01)
+    assert desk.told[-1] == {"names": {"a.example": ["192.0.2.1", "192.0.2.2"]}, "unhealthy": [["192.0.2.1", 80]]}
+    assert desk.discovery.found(plan).unhealthy == {"stable": 1}
+    assert [(e["healthy"], e["error"]) for e in desk.discovery.document(plan.arms[0])["endpoints"]] == [
+        (False, "status 500"), (True, None),
+    ]  # fmt: skip
+    await desk.adopt(named("a.example"))
+    assert desk.told[-1]["unhealthy"] == []
+
+
+def test_host_is_the_name_or_the_endpoints_own_address() -> None:
+    """As a kubelet sends it."""
+    arm = checked(named("a.example")).arms[0]
+    assert arm.health_check is not None
+    assert discovery._target(arm, arm.health_check, "192.0.2.1", 80).host == "a.example:80"
+    arm = checked(named(None)).arms[0]
+    assert arm.health_check is not None
+    assert discovery._target(arm, arm.health_check, "2001:db8::1", 80).host == "[2001:db8::1]:80"

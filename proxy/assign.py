@@ -83,6 +83,15 @@ def bucket(key: bytes, salt: bytes) -> int:
     return (int.from_bytes(blake2b(key, digest_size=8, key=salt).digest(), "big") * BUCKETS) >> 64
 
 
+def mirror_salt(salt: bytes) -> bytes:
+    """The salt by which users are drawn whose requests are mirrored: the split's own would draw those on the canary.
+
+    Args:
+        salt: 32 bytes, as `salt` returns them.
+    """
+    return blake2b(b"mirror", digest_size=SALT_BYTES, key=salt).digest()
+
+
 def arm_index(bucket: int, canary_bp: int, third_bp: int = 0) -> int:
     """The arm that owns a bucket: the second arm from 0 upwards, a third from 9,999 downwards, stable in between.
 

@@ -108,6 +108,10 @@ class Counters:
         """Count one second attempt."""
         self._cells[self._claim(("retries", arm))] += 1
 
+    def mirrored(self, arm: str, result: str) -> None:
+        """Count one copy: sent (an answer came), failed, or dropped before it was sent."""
+        self._cells[self._claim(("mirrored", arm, result))] += 1
+
     def rekeyed(self) -> None:
         """Count one user whose key gave way to one from a source of higher rank."""
         self._cells[self._claim(("rekeyed",))] += 1
@@ -232,7 +236,8 @@ class Stats:
 
     Attributes:
         series: By labels, the kind first: ``("requests", arm, reason, source, code, "ok" | "failed")``,
-            ``("upstream_failures", arm, kind)``, ``("retries", arm)``, ``("rekeyed",)``, ``("rejected", cause)``,
+            ``("upstream_failures", arm, kind)``, ``("retries", arm)``, ``("mirrored", arm, result)``,
+            ``("rekeyed",)``, ``("rejected", cause)``,
             ``("pending", arm)``, ``("ejected", arm)``, and ``("other",)`` for what found no room.
         times: Counts by cell of `sketch`, for ``(arm,)`` whole requests, for ``(arm, source)`` response heads.
         users: Registers by arm.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from proxy.assign import arm_index, bucket
+from proxy.assign import arm_index, bucket, mirror_salt
 from proxy.cookie import UserCookie
 from proxy.errors import DownstreamError
 from proxy.facts import Facts
@@ -58,6 +58,7 @@ class Decision:
         target: To send on: the request's own, or what a route's stripPrefix leaves of it.
         strip_prefix: What was taken from the target; empty for nothing.
         explain: The answer tells the decision.
+        is_mirrored: A copy goes to the mirror's arm.
         local: The answer, if the request was for ``/.cohort/``.
     """
 
@@ -68,6 +69,7 @@ class Decision:
     answer = 0
     strip_prefix = b""
     explain = False
+    is_mirrored = False
     local: LocalAnswer | None = None
 
     def __init__(self, target: bytes, key: bytes | None, set_cookies: tuple[bytes, ...], rekeyed: bool) -> None:
@@ -90,6 +92,7 @@ class Splitter:
         rng: Returns that many random bytes.
 
     Attributes:
+        mirror: Index of the arm that gets copies; 0, which never does, without mirroring.
         reserved: Lower-case names of the fields that count from trusted peers only; from others they are not passed on.
     """
 
@@ -105,6 +108,12 @@ class Splitter:
         self._identity = Identity(plan.users, cookie, keys.identity.current, rng)
         self._routes = RouteTable(plan, self._arm_of)
         self._preview = Preview(plan, keys.preview, normalise(plan.preview.path.encode()))
+        self.mirror = self._arm_of(plan.mirror.arm) if plan.mirror else 0
+        self._mirror_bp = plan.mirror.percent if plan.mirror else 0
+        self._mirror_methods = (
+            frozenset(method.encode() for method in plan.mirror.methods) if plan.mirror else frozenset()
+        )
+        self._mirror_bucket = lru_cache(REMEMBERED_USERS)(partial(bucket, salt=mirror_salt(self._salt)))
         self._wanted = self._routes.headers | self._identity.headers | {EXPLAIN}
         # Users come again: their buckets under this salt, 2 MB at the most.
         self._bucket = lru_cache(REMEMBERED_USERS)(partial(bucket, salt=self._salt))
@@ -152,6 +161,8 @@ class Splitter:
             if route.strip and (path := strip(request.path, route.strip)) is not None:
                 decision.target = path + request.target[len(request.path) :]
                 decision.strip_prefix = route.strip
+        if self.mirror and decision.source == "user":
+            decision.is_mirrored = self._is_mirrored(decision, request, latched)
         decision.explain = self._always_explain or (self._may_explain and facts.headers.get(EXPLAIN) == b"1")
         return decision
 
@@ -174,6 +185,17 @@ class Splitter:
             decision.arm = arm_index(self._bucket(key), canary_bp, self._third_bp)
             decision.reason = "split" if route is None else route.reason
             decision.source = "user"
+
+    def _is_mirrored(self, decision: Decision, request: Request, latched: bool) -> bool:
+        """Whether a request that its user's own share sent elsewhere is copied; what a route keeps away stays away."""
+        return (
+            not latched
+            and decision.arm != self.mirror
+            and not decision.answer
+            and request.method in self._mirror_methods
+            and decision.key is not None
+            and self._mirror_bucket(decision.key) < self._mirror_bp
+        )
 
     def _route(self, facts: Facts) -> CompiledRoute | None:
         """The route that counts, unless services that read the target in another way would get another one."""

@@ -100,6 +100,7 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
     for kind, labels_of, text in (
         ("upstream_failures", ["arm", "kind"], "Attempts at a service that failed."),
         ("retries", ["arm"], "Requests tried a second time."),
+        ("mirrored", ["arm", "result"], "Copies of requests: sent and answered, failed, or dropped unsent."),
         ("rekeyed", [], "Users whose key gave way to one from a source of higher rank."),
     ):
         family = CounterMetricFamily(f"cohort_{kind}", text, labels=["rollout", *labels_of])

@@ -245,6 +245,23 @@ class Preview(Document):
         return self
 
 
+class Mirror(Document):
+    """A share of users whose requests are copied to another arm; the answers to the copies are dropped.
+
+    Attributes:
+        methods: Whose requests are copied; others than GET and HEAD make the service do things twice.
+    """
+
+    arm: Name
+    percent: Percent
+    methods: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")], ...], Field(min_length=1, max_length=16)
+    ] = (
+        "GET",
+        "HEAD",
+    )
+
+
 Users = Annotated[tuple[UserSource, ...], Field(min_length=1, max_length=8)]
 Routes = Annotated[tuple[Route, ...], Field(max_length=MAX_LIST)]
 Explain = Literal["OnRequest", "Always", "Never"]
@@ -343,6 +360,7 @@ class Plan(Document):
     preview: Preview = Preview()
     explain: Explain = "OnRequest"
     on_arm_down: OnArmDown = "Stable"
+    mirror: Mirror | None = None
     lifts: Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")], ...], Field(max_length=MAX_LIST)] = ()
 
     @model_validator(mode="after")
@@ -400,6 +418,9 @@ def _problems(plan: Plan) -> list[Fault]:
     faults = user_faults(plan.users)
     # A plan may name the canary while no revision is on trial: then it means stable.
     faults += route_faults(plan.routes, tuple(dict.fromkeys((*names, "stable", "canary"))))
+    others = tuple(dict.fromkeys((*names[1:], "canary")))
+    if plan.mirror and plan.mirror.arm not in others:
+        faults.append(Fault("mirror.arm", f"expected one of {', '.join(others)}, got {plan.mirror.arm!r}"))
     total = sum(arm.weight_bp for arm in plan.arms)
     if len(set(names)) != len(names):
         faults.append(Fault("arms", "names must differ"))

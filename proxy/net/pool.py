@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from proxy.standing import EJECTED, GOOD, PROBATION, REFUSING, Standing
 
 if TYPE_CHECKING:
+    from proxy.net.mirror import Copy
     from proxy.net.relay import Relay
     from proxy.net.upstream import Upstream
 
@@ -156,7 +157,7 @@ class Room:
         self.connects_per_s = connects_per_s
         self.connects = 0.0
         self.refill(0.0)
-        self.waiting: dict[Relay, None] = {}
+        self.waiting: dict[Relay | Copy, None] = {}
 
     @property
     def is_full(self) -> bool:

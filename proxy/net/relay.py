@@ -10,6 +10,7 @@ from proxy.errors import DownstreamError, ProxyError, UpstreamError
 from proxy.exchange import ANSWER, CONNECTING, FALL_BACK, LINGER, RELAYING, RETRY, TRUNCATE, Exchange
 from proxy.forward import framing_lines, passed_on
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Request, Response
+from proxy.net.mirror import Copy
 from proxy.net.pool import Endpoint, Room
 from proxy.net.upstream import HOLD_PEER, NEVER, Upstream
 
@@ -40,6 +41,8 @@ class Relay:
     endpoint: Endpoint | None = None
     endpoint_text = ""
     _body: BodyReader | None = None
+    _copy: Copy | None = None
+    _fresh_id = b""
     _held = b""
     _held_ended = False
     _length = 0
@@ -82,6 +85,8 @@ class Relay:
         Returns:
             What of it lies behind the request's end: the client's next request.
         """
+        if self.decision.is_mirrored and self._view.mirror is not None:
+            self._copy = Copy(self._server, self._view.mirror)
         if self.exchange.request_open:
             self._body = body_reader(self.request.length, _bad_request, self._server.head_limits)
             if rest:
@@ -99,6 +104,8 @@ class Relay:
         if limit and self.received > limit:
             raise DownstreamError(413, f"body above {limit} bytes")
         self._held = self._held + payload if self._held else payload
+        if self._copy is not None:
+            self._copy.add(payload)
         if body.done:
             self._held_ended = True
             self.exchange.request_ended()
@@ -111,6 +118,8 @@ class Relay:
         if self.exchange.state != CONNECTING and self._upstream is not None:
             self._upstream.write(self._framed_body())
             self._client.deadline = self._server.now + self._request_patience()
+            if self._copy is not None and self._held_ended:
+                self._send_copy(self._copy)
         return rest
 
     def _framed_body(self) -> bytes:
@@ -206,17 +215,35 @@ class Relay:
         self.exchange.connected()
         self._upstream = connection
         connection.begin(self, self.request.method)
-        client, decision, request = self._client, self.decision, self.request
-        head, self.request_id = self._view.rules[client.is_trusted].head(
-            request, decision.target, request.host or self._server.default_host, client.peer_bytes,
-            self.request_id or self._server.fresh_id(), self._request_lines(), self.arm.baggage,
-            decision.strip_prefix, client.is_secure,
-        )  # fmt: skip
+        client = self._client
+        self._fresh_id = self._fresh_id or self._server.fresh_id()
+        head = self.head_for(self.request, self.arm, self._request_lines())
         self._sent_at = time.monotonic()
         connection.write(head + self._framed_body() if self._body is not None else head)
         client.deadline = self._server.now + self._request_patience()
         if self.exchange.request_open:
             client.free(HOLD_PEER)
+        elif self._copy is not None:
+            self._send_copy(self._copy)
+
+    def head_for(self, request: Request, arm: ArmView, lines: bytes) -> bytes:
+        """The head of this request, or of its copy, to a service.
+
+        Args:
+            request: This relay's, or what a copy makes of it.
+            arm: Where it goes.
+            lines: Of the decision.
+        """
+        client, decision = self._client, self.decision
+        head, self.request_id = self._view.rules[client.is_trusted].head(
+            request, decision.target, request.host or self._server.default_host, client.peer_bytes,
+            self._fresh_id, lines, arm.baggage, decision.strip_prefix, client.is_secure,
+        )  # fmt: skip
+        return head
+
+    def _send_copy(self, copy: Copy) -> None:
+        self._copy = None
+        copy.send(self)
 
     def _request_lines(self) -> bytes:
         lines = self.arm.lines(self.reason)

@@ -36,6 +36,7 @@ from proxy.shared import LATCH, PLAN_SEQUENCE, Words
 from proxy.standing import GOOD, Rules
 
 if TYPE_CHECKING:
+    from proxy.net.mirror import Copy
     from proxy.net.relay import Relay
 
 log = logging.getLogger("cohort.server")
@@ -106,10 +107,10 @@ class Server:
         self._views: dict[int, View] = {}
         self._view: View | None = None
         self._sequence = 0
-        self._endpoints: dict[tuple[str, int], Endpoint] = {}
+        self._endpoints: dict[tuple[str, int, bool], Endpoint] = {}
         self._addresses: dict[str, list[str]] = {}
         self._unhealthy: set[tuple[str, int]] = set()
-        self._rooms: dict[str, Room] = {}
+        self._rooms: dict[tuple[str, bool], Room] = {}
         rules = settings.endpoints
         self._rules = Rules(rules.failures, rules.ejection, rules.longest_ejection)
         self._out: set[Endpoint] = set()
@@ -136,7 +137,7 @@ class Server:
             ValueError: It cannot be compiled.
         """
         view = View(plan, self._keys, self.trusted, os.urandom, self._arm_endpoints, self._room)
-        for arm in view.arms:
+        for arm in view.pools:
             self._refresh(arm)
         self._views[sequence] = view
 
@@ -166,43 +167,49 @@ class Server:
             found: The whole of it: ``names``, a list of addresses for each name; ``unhealthy``, pairs of address and
                 port that fail their checks.
         """
-        arms = [arm for view in self._views.values() for arm in view.arms]
+        arms = [arm for view in self._views.values() for arm in view.pools]
         used = {arm.dns[0] for arm in arms if arm.dns}
         self._unhealthy = {(address, port) for address, port in found["unhealthy"]}
-        for place, endpoint in self._endpoints.items():
-            endpoint.checked(place not in self._unhealthy, self.loop.time())
+        for endpoint in self._endpoints.values():
+            endpoint.checked((endpoint.address, endpoint.port) not in self._unhealthy, self.loop.time())
         # What an old plan still uses stays although the supervisor asks for it no more.
         self._addresses = {name: known for name, known in self._addresses.items() if name in used} | found["names"]
         for arm in arms:
             if arm.dns and arm.dns[0] in found["names"]:
                 name, port = arm.dns
-                arm.move([self._endpoint(address, port, arm.name) for address in self._addresses[name]])
+                arm.move([self._endpoint(text, port, arm.name, arm.is_mirror) for text in self._addresses[name]])
             self._refresh(arm)
         self._forget_endpoints()
 
-    def _arm_endpoints(self, arm: Arm) -> list[Endpoint]:
+    def _arm_endpoints(self, arm: Arm, for_copies: bool) -> list[Endpoint]:
         if arm.dns is None:
-            return [self._endpoint(endpoint.address, endpoint.port, arm.name) for endpoint in arm.endpoints]
-        return [self._endpoint(text, arm.dns.port, arm.name) for text in self._addresses.get(arm.dns.host, ())]
+            return [self._endpoint(e.address, e.port, arm.name, for_copies) for e in arm.endpoints]
+        known = self._addresses.get(arm.dns.host, ())
+        return [self._endpoint(address, arm.dns.port, arm.name, for_copies) for address in known]
 
     def _forget_endpoints(self) -> None:
         """Let go of those that no plan names and no request uses."""
         for key in [key for key, endpoint in self._endpoints.items() if not endpoint.plans and not endpoint.active]:
             del self._endpoints[key]
 
-    def _endpoint(self, address: str, port: int, arm: str) -> Endpoint:
-        endpoint = self._endpoints.get((address, port))
+    def _endpoint(self, address: str, port: int, arm: str, for_copies: bool) -> Endpoint:
+        endpoint = self._endpoints.get((address, port, for_copies))
         if endpoint is None:
-            endpoint = self._endpoints[(address, port)] = Endpoint(address, port)
+            endpoint = self._endpoints[(address, port, for_copies)] = Endpoint(address, port)
             endpoint.is_healthy = (address, port) not in self._unhealthy
         endpoint.enlist(arm, self.loop.time())
         return endpoint
 
-    def _room(self, arm: str) -> Room:
-        room = self._rooms.get(arm)
+    def _room(self, arm: str, for_copies: bool) -> Room:
+        room = self._rooms.get((arm, for_copies))
         if room is None:
             limits = self.settings.limits
-            room = self._rooms[arm] = Room(limits.arm_requests, limits.arm_pending, limits.arm_connects_per_second)
+            most = (
+                (limits.mirror_requests, limits.mirror_pending)
+                if for_copies
+                else (limits.arm_requests, limits.arm_pending)
+            )
+            room = self._rooms[(arm, for_copies)] = Room(*most, limits.arm_connects_per_second)
             room.refill(SWEEP_S)
         return room
 
@@ -272,12 +279,12 @@ class Server:
         self.connections.discard(connection)
         self.counters.connections(-1)
 
-    def connect(self, endpoint: Endpoint, relay: Relay) -> None:
+    def connect(self, endpoint: Endpoint, relay: Relay | Copy) -> None:
         """Open a connection for a relay, which hears of the outcome."""
         assert self._tasks is not None
         self._tasks.create_task(self._connect(endpoint, relay))
 
-    async def _connect(self, endpoint: Endpoint, relay: Relay) -> None:
+    async def _connect(self, endpoint: Endpoint, relay: Relay | Copy) -> None:
         try:
             connection = await self._open(endpoint)
         except UpstreamError as error:
@@ -352,7 +359,7 @@ class Server:
         else:
             self._out.discard(endpoint)
         for view in self._views.values():
-            for arm in view.arms:
+            for arm in view.pools:
                 if endpoint in arm.endpoints:
                     self._refresh(arm)
 
@@ -382,15 +389,17 @@ class Server:
 
     def _look_at_arms(self) -> None:
         """Publish what each arm has to do, let those in that wait for room, and see newcomers grow."""
-        for name, room in self._rooms.items():
+        for (name, for_copies), room in self._rooms.items():
             room.refill(SWEEP_S)
             room.admit()
-            self.counters.pending(name, room.busy + len(room.waiting))
+            if not for_copies:
+                self.counters.pending(name, room.busy + len(room.waiting))
         if self._view is not None:
-            for arm in self._view.arms:
-                self.counters.ejected(arm.name, sum(e.standing.is_out for e in arm.endpoints) if self._out else 0)
+            for arm in self._view.pools:
                 if arm.is_mixed:
                     self._refresh(arm)
+            for arm in self._view.arms:
+                self.counters.ejected(arm.name, sum(e.standing.is_out for e in arm.endpoints) if self._out else 0)
 
     # --- retries and buffers
 

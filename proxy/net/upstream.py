@@ -11,6 +11,7 @@ from proxy.errors import ProxyError, UpstreamError
 from proxy.http1 import Response, response_head_end
 
 if TYPE_CHECKING:
+    from proxy.net.mirror import Copy
     from proxy.net.pool import Endpoint
     from proxy.net.relay import Relay
     from proxy.net.server import Server
@@ -44,7 +45,7 @@ class Upstream(asyncio.BufferedProtocol):
         self._server = server
         self._transport: asyncio.Transport | None = None
         self.endpoint = endpoint
-        self.relay: Relay | None = None
+        self.relay: Relay | Copy | None = None
         self.deadline = NEVER
         self.served = 0
         self._holds = 0
@@ -65,7 +66,7 @@ class Upstream(asyncio.BufferedProtocol):
 
     # --- what the relay asks for
 
-    def begin(self, relay: Relay, method: bytes) -> None:
+    def begin(self, relay: Relay | Copy, method: bytes) -> None:
         """Bind to one relay, whose request has this method."""
         self.relay = relay
         self.served += 1
@@ -124,9 +125,9 @@ class Upstream(asyncio.BufferedProtocol):
         return False
 
     def expired(self, now: float) -> None:
-        """The sweep found the deadline passed: idle for too long."""
+        """The sweep found the deadline passed: idle for too long, or a copy's answer is."""
         self.endpoint.idle.pop(self, None)
-        self.close()
+        self._fail(UpstreamError("timeout", "no answer in time", 504))
 
     # --- what asyncio calls
 
@@ -162,7 +163,7 @@ class Upstream(asyncio.BufferedProtocol):
             self.hold(HOLD_BUDGET)
             self._server.starved.append(self)
 
-    def _heads(self, relay: Relay, data: bytes) -> None:
+    def _heads(self, relay: Relay | Copy, data: bytes) -> None:
         if self._pending:
             data = self._pending + data
         limits = self._server.head_limits
@@ -188,7 +189,7 @@ class Upstream(asyncio.BufferedProtocol):
         reader = self._reader = body_reader(response.length, _broken, limits)
         relay.response_head(response, reader.feed(data) if data else b"", reader)
 
-    def _interim(self, relay: Relay, response: Response) -> None:
+    def _interim(self, relay: Relay | Copy, response: Response) -> None:
         self._interims += 1
         if response.status == 101:
             raise UpstreamError("protocol", "101 without a request to switch protocols")
@@ -196,7 +197,7 @@ class Upstream(asyncio.BufferedProtocol):
             raise UpstreamError("protocol", f"more than {MAX_INTERIM} interim responses")
         relay.interim(response)
 
-    def _body(self, relay: Relay, reader: BodyReader, data: bytes) -> None:
+    def _body(self, relay: Relay | Copy, reader: BodyReader, data: bytes) -> None:
         relay.response_body(reader.feed(data), reader)
 
     def _fail(self, error: UpstreamError) -> None:

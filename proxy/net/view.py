@@ -20,6 +20,7 @@ class ArmView:
     Attributes:
         baggage: The member that tells the arm.
         dns: Name and port that its endpoints come from; None: the plan lists them.
+        is_mirror: It gets copies only.
         is_mixed: Not all usable endpoints take an equal share: some are new, or on probation.
         room: What this arm may use at once, under whatever plan.
         stable: It is the first arm.
@@ -33,6 +34,7 @@ class ArmView:
         "baggage",
         "dns",
         "endpoints",
+        "is_mirror",
         "is_mixed",
         "name",
         "room",
@@ -40,8 +42,9 @@ class ArmView:
         "usable",
     )
 
-    def __init__(self, plan: Plan, arm: Arm, endpoints: list[Endpoint], room: Room) -> None:
+    def __init__(self, plan: Plan, arm: Arm, endpoints: list[Endpoint], room: Room, is_mirror: bool = False) -> None:
         self.name = arm.name
+        self.is_mirror = is_mirror
         self.dns = (arm.dns.host, arm.dns.port) if arm.dns else None
         self.endpoints = endpoints
         self.room = room
@@ -97,20 +100,28 @@ class View:
     Attributes:
         arms: As the plan lists them, stable first.
         falls_back: Users of an arm that is down get stable.
+        mirror: The arm that gets copies once more, with connections and room of its own; None without mirroring.
+        pools: The arms and the mirror.
         rules: For requests from untrusted and from trusted peers.
     """
 
     def __init__(self, plan: Plan, keys: Keys, trusted: TrustedPeers, rng: Callable[[int], bytes],
-                 endpoints: Callable[[Arm], list[Endpoint]], room: Callable[[str], Room]) -> None:  # fmt: skip
+                 endpoints: Callable[[Arm, bool], list[Endpoint]],
+                 room: Callable[[str, bool], Room]) -> None:  # fmt: skip
         self.plan = plan
         self.splitter = Splitter(plan, keys, trusted, rng)
-        self.arms = [ArmView(plan, arm, endpoints(arm), room(arm.name)) for arm in plan.arms]
+        self.arms = [ArmView(plan, arm, endpoints(arm, False), room(arm.name, False)) for arm in plan.arms]
+        self.mirror: ArmView | None = None
+        if self.splitter.mirror:
+            arm = plan.arms[self.splitter.mirror]
+            self.mirror = ArmView(plan, arm, endpoints(arm, True), room(arm.name, True), is_mirror=True)
+        self.pools = [*self.arms, self.mirror] if self.mirror else self.arms
         self.falls_back = plan.on_arm_down == "Stable"
         self.rules = (RequestRules(False, self.splitter.reserved), RequestRules(True, frozenset()))
         self.response_rules = ResponseRules((plan.cookie_name, f"cohort_{plan.rollout.name}_preview"))
 
     def retire(self) -> None:
         """No request begins under this plan any more."""
-        for arm in self.arms:
+        for arm in self.pools:
             for endpoint in arm.endpoints:
                 endpoint.retire()

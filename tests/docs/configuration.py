@@ -188,5 +188,7 @@ def _default(field: FieldInfo) -> str:
     )
 
 
-def _short(item: Document) -> str:
+def _short(item: Document | str) -> str:
+    if isinstance(item, str):
+        return item
     return item.model_dump_json(by_alias=True, exclude_defaults=True, exclude_none=True).replace('"', "")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.assign import BUCKETS, UserKeyError, arm_index, bucket, client_value, salt, user_key
+from proxy.assign import BUCKETS, UserKeyError, arm_index, bucket, client_value, mirror_salt, salt, user_key
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs/assignment-vectors.json").read_text())
 SALTS = [salt("7c9f", f"v{n}", b"s" * 32) for n in range(2)]
@@ -51,6 +51,7 @@ def test_salts_are_as_published(vector: dict[str, str]) -> None:
     assert salt(vector["uid"], vector["revision"], secret).hex() == vector["salt"]
     text = f"{vector['uid']}\0{vector['revision']}".encode()
     assert hashlib.blake2b(text, digest_size=32, key=secret).hexdigest() == vector["salt"]
+    assert mirror_salt(bytes.fromhex(vector["salt"])).hex() == vector["mirror_salt"]
 
 
 @pytest.mark.parametrize("vector", VECTORS["assignments"], ids=lambda vector: f"{vector['bucket']}-{vector['arm']}")

@@ -23,6 +23,7 @@ STATS = Stats(
         ("requests", "canary", "split", "user", "200", "failed"): 1,
         ("upstream_failures", "canary", "reset"): 1,
         ("retries", "stable"): 2,
+        ("mirrored", "canary", "sent"): 2,
         ("rekeyed",): 3,
         ("rejected", "limit"): 4,
         ("pending", "canary"): 5,

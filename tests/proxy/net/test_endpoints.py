@@ -96,7 +96,7 @@ async def test_an_endpoint_is_probed_and_comes_back(bound: socket.socket, dead: 
         await until(lambda: series(proxy, "ejected").get(("stable",)) == 1)
         back = await asyncio.start_server(answer_all, sock=bound)
         async with back:
-            found = proxy.server._endpoints[("127.0.0.1", dead)]
+            found = proxy.server._endpoints[("127.0.0.1", dead, False)]
             await until(lambda: not found.standing.is_out)
             found.since = -100.0  # its slow start is over
             while found.standing.failures:
@@ -119,7 +119,7 @@ async def test_one_that_never_answers_is_ejected_after_a_row_of_time_outs() -> N
     hung = Gate()
     async with service(hung) as (_, slow), service(replies(REPLY)) as (_, port), Proxy(settings) as proxy:
         proxy.adopt(plan([slow, port], []))
-        found = proxy.server._endpoints[("127.0.0.1", slow)]
+        found = proxy.server._endpoints[("127.0.0.1", slow, False)]
         while not found.standing.is_out:
             async with asked(proxy, GET, 4) as answers:
                 pass
@@ -174,7 +174,7 @@ async def test_closing_idle_connections_is_no_failure() -> None:
     async with service(once) as (_, port), Proxy({"endpoints": {"failures": 1}}) as proxy:
         proxy.adopt(plan([port], []))
         assert await ask(proxy, GET, 6) == [b"200"] * 6
-        assert not proxy.server._endpoints[("127.0.0.1", port)].standing.failures
+        assert not proxy.server._endpoints[("127.0.0.1", port, False)].standing.failures
 
 
 async def test_users_of_an_arm_that_is_down_get_stable(dead: int) -> None:
@@ -228,11 +228,11 @@ async def test_requests_above_the_limit_wait_for_room() -> None:
     async with service(gate) as (backend, port), Proxy({"limits": {"armRequests": 2}}) as proxy:
         proxy.adopt(plan([port], []))
         async with asked(proxy, GET, 6) as answers:
-            await until(lambda: len(proxy.server._rooms["stable"].waiting) == 4)
+            await until(lambda: len(proxy.server._rooms[("stable", False)].waiting) == 4)
             assert len(backend.heads) == 2
             gate.opened.set()
         assert all(task.result().startswith(b"HTTP/1.1 200 ") for task in answers)
-        assert proxy.server._rooms["stable"].busy == 0
+        assert proxy.server._rooms[("stable", False)].busy == 0
 
 
 async def test_a_request_that_finds_no_place_to_wait_is_503_at_once() -> None:
@@ -242,7 +242,7 @@ async def test_a_request_that_finds_no_place_to_wait_is_503_at_once() -> None:
     async with service(gate) as (_, slow), service(replies(REPLY)) as (_, port), Proxy({"limits": limits}) as proxy:
         proxy.adopt(plan([port], [slow], 10_000))
         async with asked(proxy, GET, 2):
-            await until(lambda: proxy.server._rooms["canary"].is_full)
+            await until(lambda: proxy.server._rooms[("canary", False)].is_full)
             got = await proxy.ask(GET)
             assert got.startswith(b"HTTP/1.1 503 ")
             assert b"Retry-After: 1\r\n" in got
@@ -257,9 +257,9 @@ async def test_waiting_for_room_takes_no_longer_than_connecting() -> None:
     async with service(gate) as (_, port), Proxy(settings) as proxy:
         proxy.adopt(plan([port], []))
         async with asked(proxy, GET) as first:
-            await until(lambda: proxy.server._rooms["stable"].busy == 1)
+            await until(lambda: proxy.server._rooms[("stable", False)].busy == 1)
             assert await ask(proxy, POST, 1) == [b"503"]
-            assert not proxy.server._rooms["stable"].waiting
+            assert not proxy.server._rooms[("stable", False)].waiting
             gate.opened.set()
         assert first[0].result().startswith(b"HTTP/1.1 200 ")
 
@@ -269,12 +269,12 @@ async def test_a_client_that_leaves_while_it_waits_takes_up_no_room() -> None:
     async with service(gate) as (backend, port), Proxy({"limits": {"armRequests": 1}}) as proxy:
         proxy.adopt(plan([port], []))
         async with asked(proxy, GET):
-            await until(lambda: proxy.server._rooms["stable"].busy == 1)
+            await until(lambda: proxy.server._rooms[("stable", False)].busy == 1)
             _, writer = await proxy.open()
             writer.write(GET)
-            await until(lambda: bool(proxy.server._rooms["stable"].waiting))
+            await until(lambda: bool(proxy.server._rooms[("stable", False)].waiting))
             writer.close()
-            await until(lambda: not proxy.server._rooms["stable"].waiting)
+            await until(lambda: not proxy.server._rooms[("stable", False)].waiting)
             gate.opened.set()
         assert len(backend.heads) == 1
 
@@ -289,7 +289,7 @@ async def test_one_who_waits_for_the_canary_when_it_is_aborted_gets_stable() -> 
     ):
         proxy.adopt(plan([port], [slow], 10_000))
         async with asked(proxy, GET, 2) as answers:
-            await until(lambda: bool(proxy.server._rooms["canary"].waiting))
+            await until(lambda: bool(proxy.server._rooms[("canary", False)].waiting))
             proxy.words.latch = 1
             gate.opened.set()
         assert sorted(b"X-Cohort-Reason: abort\r\n" in task.result() for task in answers) == [False, True]
@@ -376,7 +376,7 @@ async def test_time_outs_of_a_loop_that_stood_still_are_nobodys_fault() -> None:
     async with service(replies(REPLY)) as (_, port), Proxy({"endpoints": {"failures": 1}}) as proxy:
         proxy.adopt(plan([port], []))
         await proxy.ask(GET)
-        found = proxy.server._endpoints[("127.0.0.1", port)]
+        found = proxy.server._endpoints[("127.0.0.1", port, False)]
         proxy.server._slept(asyncio.get_running_loop().time())
         proxy.server.endpoint_failed(found, UpstreamError("timeout", "no answer in time", 504))
         assert not found.standing.failures

@@ -152,6 +152,7 @@ async def test_trouble_keeps_the_last_good_answer_and_is_told_once(
     desk.script.says["a.example"] = found("192.0.2.1")
     await desk.adopt(plan := named("a.example"))
     said = len(desk.told)
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         desk.script.says["a.example"] = trouble
         await desk.until_asked(len(desk.script.asked) + 5)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ProxyError
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 16_384  # lines; at 10,000 requests a second a reader may stall for over a second
 FLUSH_S = 0.1
+_LINE_END = 0x0A
+_FILE_BLOCK = 1_048_576
 _TARGET_SHOWN = 2048  # bytes of a target that a line shows
 
 Line = tuple[Any, ...]
@@ -35,6 +39,10 @@ class AccessLog:
         self._lines: list[Line] = []
         self._wake = threading.Event()
         self._stopped = False
+        # A pipe is shared by all workers: only what is written at once stays in one piece.
+        is_pipe = descriptor is not None and stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+        self._most = select.PIPE_BUF if is_pipe else _FILE_BLOCK
+        self._is_torn = False  # part of a line was written before a disk was full
         self._thread: threading.Thread | None = None
         if descriptor is not None:
             self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
@@ -77,14 +85,23 @@ class AccessLog:
     def flush(self) -> None:
         """Write what waits; what cannot be written is dropped and counted."""
         lines, self._lines = self._lines, []
-        if not lines or self._descriptor is None:
+        if self._descriptor is None:
             return
-        data = b"".join([format_line(line) for line in lines])
+        for block in _blocks([format_line(line) for line in lines], self._most):
+            self._write(block)
+
+    def _write(self, block: bytes) -> None:
+        assert self._descriptor is not None
+        lines = block.count(b"\n")
+        if self._is_torn:
+            block = b"\n" + block
         try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            while block:
+                written = os.write(self._descriptor, block)
+                self._is_torn = block[written - 1] != _LINE_END
+                block = block[written:]
         except OSError:
-            for _ in range(data.count(b"\n")):
+            for _ in range(min(lines, block.count(b"\n"))):
                 self._dropped()
 
     def close(self) -> None:
@@ -93,6 +110,20 @@ class AccessLog:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(1.0)
+
+
+def _blocks(lines: Iterable[bytes], most: int) -> Iterator[bytes]:
+    """Whole lines in blocks of at most so many bytes; a line that is longer is one by itself."""
+    block: list[bytes] = []
+    size = 0
+    for line in lines:
+        if block and size + len(line) > most:
+            yield b"".join(block)
+            block, size = [], 0
+        block.append(line)
+        size += len(line)
+    if block:
+        yield b"".join(block)
 
 
 def format_line(line: Line) -> bytes:

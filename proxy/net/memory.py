@@ -13,6 +13,12 @@ def create(size: int) -> int:
     return descriptor
 
 
+def grow(descriptor: int, size: int) -> None:
+    """Make room for ``size`` bytes at least. What is mapped already stays valid, and sees none of what is new."""
+    if os.fstat(descriptor).st_size < size:
+        os.ftruncate(descriptor, size)
+
+
 def attach(descriptor: int) -> memoryview:
     """Map all of it, writable, for as long as the view or one made from it lives."""
     return memoryview(mmap.mmap(descriptor, os.fstat(descriptor).st_size))

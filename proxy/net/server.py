@@ -44,6 +44,7 @@ log = logging.getLogger("cohort.server")
 SWEEP_S = 0.25  # resolution of every time-out; a sweep of 10,000 connections takes 1 ms
 RESET_POLL_S = 1.0  # how often paused clients are looked at for a reset
 BACKLOG = 4096  # uvloop listens again with 100 when it is not told
+QUEUE_S = 1.0  # for accepting what waits on a socket that is given up
 RESERVED_FILES = 64  # descriptors kept for upstreams' control, logs and the loop itself
 READ_BYTES = 65_536
 RETRY_SHARE = 0.1  # contract item 15
@@ -547,17 +548,63 @@ class Server:
         await asyncio.sleep(lame_duck_s)
         self.closing = True
         self._stop_accepting()
-        end = self.loop.time() + drain_s
-        while self.connections and self.loop.time() < end:
-            for connection in list(self.connections):
-                if connection.is_idle:
-                    connection.close_idle()
+        await self._finish(0.0, drain_s)
+
+    async def retire(self, idle_s: float, drain_s: float) -> None:
+        """Leave to others who accept on the same sockets: stop accepting, let what is under way finish.
+
+        Nobody loses anything by that: a connection that is queued on a socket that others hold is theirs, what waits
+        on one that nobody holds any more is accepted first.
+
+        Args:
+            idle_s: For clients between two requests: the next answer tells them to come back on a new connection.
+            drain_s: At most this long for all, `idle_s` included.
+        """
+        self.draining = True
+        await self._accept_queued()
+        self.closing = True
+        self._stop_accepting()
+        for sock, _ in self._listeners:
+            sock.close()
+        self._listeners = []
+        await self._finish(min(idle_s, drain_s), drain_s)
+
+    async def _accept_queued(self) -> None:
+        """Go on accepting until nothing waits, `QUEUE_S` at most."""
+        end = self.loop.time() + QUEUE_S
+        while self.loop.time() < end:
+            if not _readable([sock.fileno() for sock, _ in self._listeners]):
+                return
+            await asyncio.sleep(0.01)
+
+    async def _finish(self, idle_s: float, drain_s: float) -> None:
+        """Let exchanges finish, close idle connections from ``idle_s`` on, and at the end all."""
+        now = self.loop.time()
+        close_idle, end = now + idle_s, now + drain_s
+        while self.connections and (now := self.loop.time()) < end:
+            if now >= close_idle:
+                self._close_idle()
             await asyncio.sleep(SWEEP_S)
         for connection in list(self.connections):
             connection.kill()
         for upstream in list(self.upstreams):
             upstream.close()
         await asyncio.sleep(0)
+
+    def _close_idle(self) -> None:
+        """Close every connection between two requests, unless the next one has come and only waits to be read."""
+        idle = {connection.fileno(): connection for connection in self.connections if connection.is_idle}
+        for descriptor in idle.keys() - _readable([*idle]):
+            idle[descriptor].close_idle()
+
+
+def _readable(descriptors: list[int]) -> set[int]:
+    """Those on which something waits."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            poll.register(descriptor, select.POLLIN)
+    return {descriptor for descriptor, _ in poll.poll(0)}
 
 
 def _spread() -> float:

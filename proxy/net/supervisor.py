@@ -97,8 +97,8 @@ class Supervisor:
         file = PlanFile(base / settings.plan_file) if settings.plan_file else None
         self._feed = Feed(self.keeper, state, file)
         self._state_dir = state
-        self._admin = Site(admin_app(self, AccessRules(token, time.monotonic), self._admit), self._admin_sockets)
-        self._exposition = Site(exposition_app(self), self._metrics_sockets)
+        self._admin = Site(admin_app(self, AccessRules(token, time.monotonic), self._admit), _dups(self._admin_sockets))
+        self._exposition = Site(exposition_app(self), _dups(self._metrics_sockets))
 
     def _listen(self, stack: ExitStack) -> list[list[tuple[socket.socket, int]]]:
         """The sockets of each slot, with the index of their listener, and what they are called."""
@@ -225,11 +225,12 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.leave)
                 stack.callback(loop.remove_signal_handler, number)
+            for site in (self._admin, self._exposition):
+                stack.push_async_callback(site.close)
             self.keeper.restore_latch(self._state_dir.read_latch(time.time()))
             self._credentials.warn(time.time())
             await self._feed.read()
             for site in (self._admin, self._exposition):
-                stack.push_async_callback(site.close)
                 await site.open()
             log.info("listening on %s", ", ".join(self._listeners))
             await self._work()
@@ -280,3 +281,8 @@ class Supervisor:
 def _close_later(stack: ExitStack, sockets: list[socket.socket]) -> None:
     for sock in sockets:
         stack.callback(sock.close)
+
+
+def _dups(sockets: list[socket.socket]) -> list[socket.socket]:
+    """For a server that closes what it gets: the listening itself must not end with it."""
+    return [sock.dup() for sock in sockets]

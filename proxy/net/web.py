@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -43,6 +44,7 @@ class Site:
         )
         app.on_response_prepare.append(_hide_versions)
         self._sockets = sockets
+        self._room = _room()
         self._known: WeakSet[asyncio.Transport] = WeakSet()
         self._servers: list[asyncio.Server] = []
 
@@ -66,10 +68,12 @@ class Site:
         for server in self._servers:
             server.close()
         await self._runner.cleanup()
+        for sock in self._sockets:
+            sock.close()
 
     def _connect(self) -> asyncio.Protocol:
         server = self._runner.server
-        if server is None or len(server.connections) >= CONNECTIONS:
+        if server is None or len(server.connections) >= min(CONNECTIONS, self._room):
             return _Full()
         handler = silent(server)
         asyncio.get_running_loop().call_later(STRANGER_S, self._look, handler)
@@ -78,6 +82,14 @@ class Site:
     def _look(self, handler: RequestHandler) -> None:
         if handler.transport is not None and handler.transport not in self._known:
             handler.force_close()
+
+
+def _room() -> int:
+    """Connections of one server that RLIMIT_NOFILE allows, so that two of them leave three quarters to all else."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(8, hard // 8)
 
 
 def silent(server: web.Server) -> RequestHandler:

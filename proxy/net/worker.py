@@ -43,6 +43,7 @@ class DataPlane(Protocol):
     def discovered(self, found: dict[str, Any]) -> None: ...  # noqa: D102
     async def serve(self, sockets: list[tuple[socket.socket, int]]) -> None: ...  # noqa: D102
     async def drain(self, lame_duck_s: float, drain_s: float) -> None: ...  # noqa: D102
+    async def retire(self, idle_s: float, drain_s: float) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,14 @@ class Start:
     """What a worker is told at its start.
 
     Attributes:
+        place: Its own in the shared memory.
         memory: Descriptor of the shared memory.
         listeners: Descriptors of the slot's listening sockets, each with the index of its listener in the settings.
         keys_dir: Absolute.
     """
 
     slot: int
+    place: int
     memory: int
     listeners: list[tuple[int, int]]
     settings: ProxySettings
@@ -86,7 +89,7 @@ def main(make: Make = make_server) -> None:
     Args:
         make: Makes the data plane, once the loop runs.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the supervisor leads the way out; a terminal signals everybody
     sys.unraisablehook = _unraisable
     control = socket.socket(fileno=int(sys.argv[1]))
@@ -106,9 +109,9 @@ async def _run(control: socket.socket, make: Make) -> None:
     first = json.loads(await reader.readline())["start"]
     settings = validate(ProxySettings, first["settings"])
     listeners = [(descriptor, index) for descriptor, index in first["listeners"]]
-    start = Start(first["slot"], first["memory"], listeners, settings, first["keysDir"])
+    start = Start(first["slot"], first["place"], first["memory"], listeners, settings, first["keysDir"])
     shared = memory.attach(start.memory)
-    words, counters = Words(shared), Counters(region(shared, start.slot))
+    words, counters = Words(shared), Counters(region(shared, start.place))
     handler = logs.set_up(settings.log.level, counters.log_dropped)
     try:
         plane, close = make(start, words, counters)
@@ -135,7 +138,7 @@ class _Process:
     def __init__(
         self, start: Start, words: Words, plane: DataPlane, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self._slot = start.slot
+        self._slot, self._place = start.slot, start.place
         self._words = words
         self._plane = plane
         self._reader = reader
@@ -155,7 +158,7 @@ class _Process:
     async def _beat(self) -> None:
         """From inside the loop that serves: a loop that hangs beats no more."""
         while True:
-            self._words.beat(self._slot, time.monotonic_ns() // 1_000_000)
+            self._words.beat(self._place, time.monotonic_ns() // 1_000_000)
             await asyncio.sleep(BEAT_S)
 
     async def _obey(self, tasks: asyncio.TaskGroup) -> None:
@@ -177,12 +180,19 @@ class _Process:
             elif "drain" in message and not self._is_leaving:
                 self._is_leaving = True
                 tasks.create_task(self._drain(message["drain"]))
+            elif "retire" in message and not self._is_leaving:
+                self._is_leaving = True
+                tasks.create_task(self._retire(message["retire"]))
         # Without a supervisor no abort could reach us, and the port would stay taken: better to end than to go on.
         log.error("the supervisor is gone, worker of slot %d ends", self._slot)
         raise _Leave
 
     async def _drain(self, limits: dict[str, float]) -> None:
         await self._plane.drain(limits["lameDuckS"], limits["drainS"])
+        raise _Leave
+
+    async def _retire(self, limits: dict[str, float]) -> None:
+        await self._plane.retire(limits["idleS"], limits["drainS"])
         raise _Leave
 
     def _stage(self, sequence: int, document: dict[str, Any]) -> dict[str, Any]:

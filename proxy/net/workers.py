@@ -346,7 +346,13 @@ class Workers:
                 raise
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_BYTES)
         worker = Worker(process, reader, writer)
-        start = {"slot": slot.number, "memory": self._descriptor, "listeners": listeners, **self._start}
+        start = {
+            "slot": slot.number,
+            "place": slot.number,
+            "memory": self._descriptor,
+            "listeners": listeners,
+            **self._start,
+        }
         worker.send(json.dumps({"start": start}))
         return worker
 

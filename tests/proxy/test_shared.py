@@ -25,14 +25,27 @@ def test_every_word_holds_64_bits() -> None:
 
 
 def test_no_two_parts_overlap() -> None:
-    """The last slot's heartbeat, and every region, have bytes of their own and end with the memory."""
-    memory = memoryview(bytearray(shared.size(shared.MAX_SLOTS)))
+    """The last place's heartbeat, and every region, have bytes of their own and end with the memory."""
+    count = 64
+    memory = memoryview(bytearray(shared.size(count)))
+    assert shared.places(memory) == count
     words = shared.Words(memory)
-    for slot in range(shared.MAX_SLOTS):
-        words.beat(slot, slot + 1)
-        region = shared.region(memory, slot)
+    words.layout = shared.LAYOUT_ID
+    words.beat(shared.MAX_PLACES - 1, 99)
+    for place in range(count):
+        words.beat(place, place + 1)
+        region = shared.region(memory, place)
         assert not any(region)
-        region[:] = bytes([slot + 1]) * REGION_BYTES
-    assert [words.heartbeat(slot) for slot in range(shared.MAX_SLOTS)] == list(range(1, shared.MAX_SLOTS + 1))
-    assert (words.plan_sequence, words.latch) == (0, 0)
-    assert all(set(shared.region(memory, slot)) == {slot + 1} for slot in range(shared.MAX_SLOTS))
+        region[:] = bytes([place + 1]) * REGION_BYTES
+    assert [words.heartbeat(place) for place in range(count)] == list(range(1, count + 1))
+    assert (words.plan_sequence, words.latch, words.layout) == (0, 0, shared.LAYOUT_ID)
+    assert all(set(shared.region(memory, place)) == {place + 1} for place in range(count))
+
+
+def test_an_abort_reaches_the_memory_of_earlier_workers_too() -> None:
+    """F29: after an upgrade that changed the layout the old ones still look at theirs."""
+    now, before = (shared.Words(memoryview(bytearray(shared.size(1)))) for _ in range(2))
+    board = shared.Board(now, [before])
+    board.latch, board.plan_sequence = 3, 7
+    assert [(words.latch, words.plan_sequence) for words in (now, before)] == [(3, 7), (3, 7)]
+    assert (board.latch, board.plan_sequence) == (3, 7)

@@ -69,6 +69,9 @@ class Plane:
         if self._behaviour == "hangs-leaving":
             await asyncio.sleep(600)
 
+    async def retire(self, idle_s: float, drain_s: float) -> None:
+        await self.drain(0, drain_s)
+
 
 def make(_: Start, words: Words, counters: Counters) -> tuple[Plane, Callable[[], None]]:
     return Plane(BEHAVIOUR, words), lambda: None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 
 import pytest
 
@@ -567,6 +568,58 @@ async def test_draining_closes_idle_clients_and_lets_the_others_finish() -> None
         assert await idle_reader.read() == b""
         writer.close()
         idle.close()
+
+
+async def test_retiring_loses_no_client() -> None:
+    """F28: who is queued is served, who is idle is told to come back by the next answer, the rest finishes."""
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            await asyncio.sleep(0.3)
+            writer.write(REPLY)
+
+    async with service(scripted(slow)) as (_, port), Proxy({}) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        idle_reader, idle = await proxy.open()
+        forgotten_reader, forgotten = await proxy.open()
+        reader, writer = await proxy.open()
+        writer.write(GET)
+        await asyncio.sleep(0.05)
+        late = socket.create_connection(("127.0.0.1", proxy.port))  # the loop has not turned since: it is queued
+        async with asyncio.TaskGroup() as tasks:
+            retiring = tasks.create_task(proxy.server.retire(2, 10))
+            late.sendall(GET)
+            late.setblocking(False)
+            late_reader, late_writer = await asyncio.open_connection(sock=late)
+            for answers in (await reader.read(), await late_reader.read()):
+                assert answers.startswith(b"HTTP/1.1 200 ")
+                assert b"Connection: close\r\n" in answers
+            await asyncio.sleep(0.5)
+            assert not idle_reader.at_eof()
+            idle.write(GET)
+            assert b"Connection: close\r\n" in await idle_reader.read()
+            assert await forgotten_reader.read() == b""
+            assert not retiring.done() or not proxy.server.connections
+        for each in (writer, late_writer, idle, forgotten):
+            each.close()
+
+
+async def test_retiring_ends_by_its_limit() -> None:
+    """F29: whatever is still under way then."""
+
+    async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with service(scripted(never)) as (_, port), Proxy({}) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        writer.write(GET)
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        await proxy.server.retire(5, 0.5)
+        assert 0.4 < time.monotonic() - began < 3
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_a_plan_that_leaves_out_an_endpoint_closes_its_connections() -> None:

@@ -65,6 +65,7 @@ async def worker(behaviour: str = "none", **settings: Any) -> AsyncIterator[Line
         document = ProxySettings().model_dump(mode="json", by_alias=True) | settings
         start: dict[str, Any] = {
             "slot": 0,
+            "place": 0,
             "memory": descriptor,
             "listeners": [(listener.fileno(), 0)],
             "keysDir": "unused",
@@ -119,7 +120,7 @@ async def test_signals_for_the_whole_group_are_left_to_the_supervisor() -> None:
     """Ctrl-C reaches every process of a terminal; the supervisor leads the way out."""
     async with worker() as line:
         await line.hear()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             line.process.send_signal(number)
         line.say(stage=1, plan=document(1))
         assert await line.hear() == {"staged": 1}
@@ -132,6 +133,15 @@ async def test_it_ends_in_order_when_it_has_drained() -> None:
         line.say(serve=True)
         line.say(drain={"lameDuckS": 0.1, "drainS": 1})
         line.say(drain={"lameDuckS": 0.1, "drainS": 1})
+        assert await line.end() == 0
+
+
+async def test_it_ends_in_order_when_it_has_retired() -> None:
+    """Others serve on."""
+    async with worker() as line:
+        await line.hear()
+        line.say(serve=True)
+        line.say(retire={"idleS": 0.1, "drainS": 1})
         assert await line.end() == 0
 
 

@@ -158,6 +158,7 @@ class Timeouts(Document):
     response_head: Annotated[Duration, Field(gt=0)] = 60.0  # nginx's proxy_read_timeout; over all tries
     per_try: Annotated[Duration, Field(ge=0)] = 0.0  # to the head within one try; 0: only responseHead counts
     body_idle: Annotated[Duration, Field(gt=0)] = 60.0  # no byte either way
+    tunnel_idle: Annotated[Duration, Field(gt=0)] = 600.0  # NATs and load balancers forget an idle connection sooner
     keep_alive: Annotated[Duration, Field(gt=0)] = 75.0  # longer than the 60 s of common load balancers in front
     upstream_keep_alive: Annotated[Duration, Field(gt=0)] = 55.0  # shorter than the 60 s of common servers behind
     lame_duck: Annotated[Duration, Field(ge=0)] = 5.0  # endpoints' lists are updated within seconds of SIGTERM

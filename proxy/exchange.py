@@ -12,7 +12,8 @@ from proxy.errors import InternalError
 CONNECTING = 0  # an endpoint is chosen; nothing of the request has been sent
 WAITING = 1  # the head was sent, the request's body may still be under way; no final response head yet
 RELAYING = 2  # the response head went to the client; bodies may flow both ways
-DONE = 3
+TUNNEL = 3  # both sides have agreed on WebSocket: bytes both ways, each way ends for itself
+DONE = 4
 
 # What the shell does next.
 NOTHING = 0
@@ -25,6 +26,8 @@ ANSWER = 6  # answer with an error of our own, close the upstream
 TRUNCATE = 7  # flush, then end both connections so that the client can tell that the answer is incomplete
 CANCEL = 8  # the client is gone: close both
 FALL_BACK = 9  # the arm is down: choose an endpoint of stable
+SWITCH = 10  # write the head of the 101, then what the client sent behind its request
+PASS_END = 11  # one side sends no more: tell the other one, whose own way stays open
 
 MAX_ATTEMPTS = 2  # contract item 15: one retry
 
@@ -37,6 +40,7 @@ TRANSITIONS: dict[tuple[int, str], frozenset[tuple[int, int]]] = {
     (CONNECTING, "downstream_lost"): frozenset({(CANCEL, DONE)}),
     (WAITING, "request_ended"): frozenset({(NOTHING, WAITING)}),
     (WAITING, "response_started"): frozenset({(RELAY, RELAYING)}),
+    (WAITING, "switched"): frozenset({(SWITCH, TUNNEL)}),
     (WAITING, "upstream_lost"): frozenset({(RETRY, CONNECTING), (ANSWER, DONE)}),
     (WAITING, "failed"): frozenset({(ANSWER, DONE)}),
     (WAITING, "downstream_lost"): frozenset({(CANCEL, DONE)}),
@@ -45,8 +49,14 @@ TRANSITIONS: dict[tuple[int, str], frozenset[tuple[int, int]]] = {
     (RELAYING, "upstream_lost"): frozenset({(TRUNCATE, DONE)}),
     (RELAYING, "failed"): frozenset({(TRUNCATE, DONE)}),
     (RELAYING, "downstream_lost"): frozenset({(CANCEL, DONE)}),
+    (TUNNEL, "request_ended"): frozenset({(PASS_END, TUNNEL), (FINISH, DONE)}),
+    (TUNNEL, "response_ended"): frozenset({(PASS_END, TUNNEL), (FINISH, DONE)}),
+    (TUNNEL, "upstream_lost"): frozenset({(TRUNCATE, DONE)}),
+    (TUNNEL, "failed"): frozenset({(TRUNCATE, DONE)}),
+    (TUNNEL, "downstream_lost"): frozenset({(CANCEL, DONE)}),
 }
 
+_BEGUN = (RELAYING, TUNNEL)  # the client has a head already: no other answer can be given
 _REPEATABLE = frozenset((b"GET", b"HEAD", b"OPTIONS"))  # contract item 15
 
 
@@ -54,12 +64,13 @@ class Exchange:
     """One request on its way to one response.
 
     Attributes:
-        state: `CONNECTING`, `WAITING`, `RELAYING` or `DONE`.
-        request_open: The request's body has not ended yet.
+        state: `CONNECTING`, `WAITING`, `RELAYING`, `TUNNEL` or `DONE`.
+        request_open: The request's body has not ended yet; in a tunnel, the client may send more.
+        response_open: In a tunnel, the service may send more.
         attempts: Endpoints tried so far, at most `MAX_ATTEMPTS`.
     """
 
-    __slots__ = ("attempts", "repeatable", "request_open", "state")
+    __slots__ = ("attempts", "repeatable", "request_open", "response_open", "state")
 
     def __init__(self, method: bytes, has_body: bool) -> None:
         self.state = CONNECTING
@@ -93,11 +104,25 @@ class Exchange:
         return ANSWER
 
     def request_ended(self) -> int:
-        """The client has sent the whole request."""
+        """The client has sent the whole request, or in a tunnel its last byte."""
         if self.state == DONE:
             raise InternalError("request_ended out of state")
         self.request_open = False
-        return NOTHING
+        return self._way_ended(self.response_open) if self.state == TUNNEL else NOTHING
+
+    def _way_ended(self, is_other_open: bool) -> int:
+        if is_other_open:
+            return PASS_END
+        self.state = DONE
+        return FINISH
+
+    def switched(self) -> int:
+        """The service grants the protocol that the client asked for."""
+        if self.state != WAITING:
+            raise InternalError("switched out of state")
+        self.state = TUNNEL
+        self.request_open = self.response_open = True
+        return SWITCH
 
     def response_started(self) -> int:
         """The final response head is there (interim ones change nothing)."""
@@ -107,11 +132,14 @@ class Exchange:
         return RELAY
 
     def response_ended(self) -> int:
-        """The response is complete by its own framing."""
-        if self.state != RELAYING:
+        """The response is complete by its own framing, or in a tunnel by its last byte."""
+        if self.state == RELAYING:
+            self.state = DONE
+            return LINGER if self.request_open else FINISH
+        if self.state != TUNNEL:
             raise InternalError("response_ended out of state")
-        self.state = DONE
-        return LINGER if self.request_open else FINISH
+        self.response_open = False
+        return self._way_ended(self.request_open)
 
     def upstream_lost(self, any_byte: bool, may_retry: bool) -> int:
         """The upstream connection ended, or broke the protocol, before the response was complete.
@@ -120,7 +148,7 @@ class Exchange:
             any_byte: Something of a response had come.
             may_retry: The retry budget allows one more.
         """
-        if self.state == RELAYING:
+        if self.state in _BEGUN:
             self.state = DONE
             return TRUNCATE
         if self.state != WAITING:
@@ -133,10 +161,10 @@ class Exchange:
         return ANSWER
 
     def failed(self) -> int:
-        """A time-out, a fault in the request's body, or an abort's limit for streams."""
+        """A time-out, a fault of the client, too much held, or the limit of an abort or a drain for streams."""
         if self.state == DONE:
             raise InternalError("failed out of state")
-        action = TRUNCATE if self.state == RELAYING else ANSWER
+        action = TRUNCATE if self.state in _BEGUN else ANSWER
         self.state = DONE
         return action
 

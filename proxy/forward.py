@@ -106,7 +106,9 @@ class RequestRules:
             extra += b"Transfer-Encoding: chunked\r\n"
         if request.max_forwards is not None:
             extra += b"Max-Forwards: %d\r\n" % (request.max_forwards - 1)
-        if request.te_trailers:
+        if request.websocket_key:
+            extra += SWITCH_LINES
+        elif request.te_trailers:
             extra += b"Connection: TE\r\nTE: trailers\r\n"
         if request.expect_continue:
             extra += b"Expect: 100-continue\r\n"
@@ -147,6 +149,7 @@ class RequestRules:
 
 
 _REQUEST = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\ntraceparent: %b\r\nbaggage: %b\r\n\r\n"
+SWITCH_LINES = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"  # the only protocol that is switched to
 _FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
 
 

@@ -78,6 +78,9 @@ PLAIN_VALUE = re.compile(_VCHAR + _VALUE + rb"*+(?<![\t ])")
 # Content-Length = 1*DIGIT; RFC 9110 section 8.6
 CONTENT_LENGTH = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS)
 
+# Sec-WebSocket-Key = base64-value-non-empty, of 16 bytes; RFC 6455 sections 4.1 and 4.3
+WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+
 # Max-Forwards = 1*DIGIT; RFC 9110 section 7.6.2
 MAX_FORWARDS = re.compile(rb"[0-9]{1,9}")
 

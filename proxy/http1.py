@@ -26,6 +26,7 @@ from proxy.head import (
     skip_empty_lines,
 )
 from proxy.target import read_host, read_target
+from proxy.websocket import asked_key
 
 if TYPE_CHECKING:
     from proxy.forward import ResponseRules, ToldAnswer
@@ -93,6 +94,8 @@ class Request:
         max_forwards: Of an OPTIONS request that has it.
         cookie: The Cookie field, several lines joined by ``; ``; None without one.
         block: What is remembered of the lines behind the first one, if they were seen before; see `memo`.
+        websocket_key: Of a request to switch to WebSocket, contract item 7; empty for any other, whose Upgrade means
+            nothing.
     """
 
     method: bytes
@@ -110,6 +113,7 @@ class Request:
     max_forwards: int | None = None
     cookie: bytes | None = field(default=None, repr=False)
     block: Block | None = None
+    websocket_key: bytes = b""
 
     def first(self, name: bytes) -> bytes | None:
         """The first value of an end-to-end field, by its lower-case name."""
@@ -131,6 +135,7 @@ class Response:
         length: Of the body in bytes, `CHUNKED` or `UNTIL_CLOSE`; 0 where there cannot be a body.
         content_length: As declared, also in answers to HEAD and in 304; None in 1xx and 204, which must not have it.
         keep_alive: The service leaves the connection open.
+        upgrade: What a 101 switches to, lower-case, if it says so as it must; empty in any other answer.
         is_shared: Remembered by `memo.ResponseMemo`, and then `told` is what `rules` made of the fields.
     """
 
@@ -141,6 +146,7 @@ class Response:
     length: int
     content_length: int | None
     keep_alive: bool
+    upgrade: bytes = b""
     is_shared: bool = False
     rules: ResponseRules | None = None
     told: ToldAnswer = (b"", b"", None, b"")
@@ -194,6 +200,9 @@ def parse_request(head: bytes, limits: HeadLimits) -> Request:
         request.te_trailers = b"trailers" in _members(own[b"te"])
     if method == b"OPTIONS":
         _take_max_forwards(request)
+    elif b"upgrade" in own and method == b"GET" and http11 and not length:
+        keys = [value for name, _, value in fields if name == b"sec-websocket-key"]
+        request.websocket_key = asked_key(own[b"upgrade"], _members(own.get(b"connection", b"")), keys)
     return request
 
 
@@ -309,7 +318,10 @@ def parse_response(head: bytes, method: bytes, limits: HeadLimits) -> Response:
         fields, keep_alive, is_valid = _apply_connection(own[b"connection"], fields, http11)
         keep_alive = keep_alive and is_valid
     keep_alive = keep_alive and length != UNTIL_CLOSE
-    return Response(status, reason or b"", http11, fields, length, content_length, keep_alive)
+    response = Response(status, reason or b"", http11, fields, length, content_length, keep_alive)
+    if status == 101 and http11 and b"upgrade" in _members(own.get(b"connection", b"")):
+        response.upgrade = own.get(b"upgrade", b"").lower()
+    return response
 
 
 def _answer_length(status: int, method: bytes, framing: int | None) -> tuple[int, int | None]:

@@ -112,6 +112,8 @@ class HeadMemo:
     def _learn(self, head: bytes, key: bytes, has_cookie: bool) -> Request:
         """Parse, and keep the block if it comes for the second time and is as plain as `parse` takes it for."""
         request = parse_request(head, self._limits)
+        if request.first(b"sec-websocket-key") is not None:
+            return request  # what these lines mean depends on the method, and a key comes once
         # A Cookie line more must not be one too many. The key begins with one CRLF and ends with two.
         has_room = key.count(b"\r\n") - 2 < self._limits.count
         if len(key) > MAX_BLOCK_BYTES or not has_room or not request.http11:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import socket
 import struct
-import termios
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -15,13 +13,14 @@ from proxy.forward import own_answer
 from proxy.http1 import Request, request_head_end
 from proxy.identity import client_address
 from proxy.net.relay import Relay
-from proxy.net.upstream import UNSENT_BYTES
+from proxy.net.upstream import UNSENT_BYTES, untaken
 
 if TYPE_CHECKING:
     from proxy.certificate import Guard
     from proxy.decide import Decision
     from proxy.net.server import Server
     from proxy.net.tls import Tls
+    from proxy.net.tunnel import Tunnel
     from proxy.net.view import View
 
 # A further reason to stop reading, beside those in `upstream`.
@@ -42,7 +41,7 @@ class Downstream(asyncio.BufferedProtocol):
         is_full: The kernel takes no more of the answer for now.
         is_secure: The connection is TLS.
         peer_bytes: The other end's address as text.
-        relay: The exchange under way, if any.
+        relay: The exchange under way, or the tunnel that it has become, if any.
         unsafe_seen: A request of a method that must not be repeated has come (contract item 16).
     """
 
@@ -55,7 +54,7 @@ class Downstream(asyncio.BufferedProtocol):
     def __init__(self, server: Server) -> None:
         self.server = server
         self._transport: asyncio.Transport | None = None
-        self.relay: Relay | None = None
+        self.relay: Relay | Tunnel | None = None
         self.peer = ""
         self.peer_bytes = b""
         self.is_trusted = False
@@ -142,7 +141,7 @@ class Downstream(asyncio.BufferedProtocol):
         if self.relay is None:
             self._refuse(DownstreamError(400, "closed within a request head"))
         elif self.relay.exchange.request_open:
-            self.relay.request_fault(DownstreamError(400, "closed within a request body"))
+            self.relay.request_cut()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -177,9 +176,14 @@ class Downstream(asyncio.BufferedProtocol):
     # --- requests
 
     def _pipelined(self, data: bytes) -> None:
-        """Bytes of later requests wait, within bounds."""
+        """Bytes of later requests wait, within bounds; so do those meant for a tunnel that is not there yet."""
         self._pending += data
-        limits = self.server.settings.limits
+        limits, relay = self.server.settings.limits, self.relay
+        if relay is not None and relay.request.websocket_key:
+            if len(self._pending) > limits.buffer_bytes:
+                self._pending = b""
+                relay.request_fault(DownstreamError(400, f"more than {limits.buffer_bytes} bytes before the answer"))
+            return
         if len(self._pending) >= limits.header_block_bytes or self._pending.count(b"\r\n\r\n") >= limits.pipelined:
             self.hold(HOLD_PIPELINE)
 
@@ -202,6 +206,8 @@ class Downstream(asyncio.BufferedProtocol):
             self._refuse(error, with_body=not data.lstrip(b"\r\n").startswith(b"HEAD "))
         finally:
             self._running = False
+        if self._holds and self.relay is None:
+            self.free(HOLD_PIPELINE)  # all that waited was answered at once
 
     def _begin(self, request: Request) -> None:
         """Decide and start one exchange; what waits behind its head is its body and then later requests."""
@@ -314,6 +320,24 @@ class Downstream(asyncio.BufferedProtocol):
             if self._eof and self.relay is None and self._pending and not self._lingering:
                 self._refuse(DownstreamError(400, "closed within a request head"))
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the client sends no more."""
+        return self._eof
+
+    def switch(self) -> bytes:
+        """Leave HTTP; returns what came behind the request."""
+        pending, self._pending = self._pending, b""
+        self.free(HOLD_PIPELINE)
+        return pending
+
+    def write_end(self) -> bool:
+        """End our way behind what is written, if the other way can stay open."""
+        if self._transport is None or not self._transport.can_write_eof():
+            return False
+        self._transport.write_eof()
+        return True
+
     def truncate(self, reset: bool) -> None:
         """End an answer that is not complete so that the client can tell (contract item 14)."""
         self.relay = None
@@ -343,10 +367,8 @@ class Downstream(asyncio.BufferedProtocol):
         """Whether a client that is full has taken anything since this was asked last; the kernel's queue counts."""
         if self._transport is None:
             return False
-        queued = fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-        left = int(struct.unpack("i", queued)[0]) + self._transport.get_write_buffer_size()
-        progressed, self._left = left != self._left, left
-        return progressed
+        left, self._left = self._left, untaken(self._transport)
+        return left != self._left
 
     # --- the end
 

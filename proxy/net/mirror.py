@@ -7,7 +7,7 @@ a user's evidence, and it is dropped, and counted, wherever sending it could cos
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from proxy.body import BodyReader
 from proxy.errors import UpstreamError
@@ -134,6 +134,10 @@ class Copy:
 
     def interim(self, response: Response) -> None:
         """Nobody waits for it."""
+
+    def switched(self, response: Response, connection: Upstream) -> NoReturn:
+        """A 101, which no copy asks for."""
+        raise UpstreamError("protocol", "101 to a copy")
 
     def response_head(self, response: Response, payload: bytes, reader: BodyReader) -> None:
         """The final head, with what came of the body."""

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from proxy.body import LAST_CHUNK, BodyReader, body_reader, chunk
 from proxy.errors import DownstreamError, ProxyError, UpstreamError
 from proxy.exchange import ANSWER, CONNECTING, FALL_BACK, LINGER, RELAYING, RETRY, TRUNCATE, Exchange
-from proxy.forward import framing_lines, passed_on
+from proxy.forward import SWITCH_LINES, framing_lines, passed_on
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Request, Response
 from proxy.net.mirror import Copy
 from proxy.net.pool import Endpoint, Room
+from proxy.net.tunnel import Tunnel
 from proxy.net.upstream import HOLD_PEER, NEVER, Upstream
+from proxy.websocket import check_granted
 
 if TYPE_CHECKING:
     from proxy.decide import Decision
@@ -64,7 +66,7 @@ class Relay:
         self.exchange = Exchange(request.method, request.length != 0)
 
     def __repr__(self) -> str:
-        state = ("connecting", "waiting", "relaying", "done")[self.exchange.state]
+        state = ("connecting", "waiting", "relaying", "tunnel", "done")[self.exchange.state]
         return f"<Relay {self.request.method!r} {state} arm={self.arm.name} endpoint={self.endpoint}>"
 
     @property
@@ -85,7 +87,7 @@ class Relay:
         Returns:
             What of it lies behind the request's end: the client's next request.
         """
-        if self.decision.is_mirrored and self._view.mirror is not None:
+        if self.decision.is_mirrored and self._view.mirror is not None and not self.request.websocket_key:
             self._copy = Copy(self._server, self._view.mirror)
         if self.exchange.request_open:
             self._body = body_reader(self.request.length, _bad_request, self._server.head_limits)
@@ -304,26 +306,40 @@ class Relay:
             head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason, passed_on(response.fields))
             self._client.write(head)
 
+    def switched(self, response: Response, connection: Upstream) -> Tunnel:
+        """A 101: its head goes to the client, and both connections to the tunnel that is returned.
+
+        Raises:
+            UpstreamError: ``protocol``: it does not grant what was asked for.
+        """
+        accepts = [value for name, _, value in response.fields if name == b"sec-websocket-accept"]
+        check_granted(self.request.websocket_key, response.upgrade, accepts)
+        self.exchange.switched()
+        self._upstream = None
+        self._answered(response)
+        self._client.write(self._answer_head(response, SWITCH_LINES + b"\r\n"))
+        return Tunnel(self, self._client, connection)
+
+    def tunnel_counted(self, failed: bool) -> None:
+        """It is known whether the tunnel stands."""
+        self._server.count_tunnel(self, time.monotonic() - self._started, failed)
+
+    def tunnel_ended(self) -> None:
+        """The tunnel is closed."""
+        self._leave_endpoint()
+        self._server.log_exchange(self, time.monotonic() - self._started)
+
     def response_head(self, response: Response, payload: bytes, reader: BodyReader) -> None:
         """The final head, with what came of the body."""
-        client, request, decision = self._client, self.request, self.decision
+        client, request = self._client, self.request
         self.exchange.response_started()
-        endpoint = self.endpoint
-        if endpoint is not None and endpoint.standing.failures:
-            self._server.endpoint_answered(endpoint)
-        self._response = response
-        self.status = response.status
-        self.upstream_s = time.monotonic() - self._sent_at
+        self._answered(response)
         # An answer that comes before the request's end may end before it: then the connection cannot go on.
         keep_alive = client.keeps_alive(request) and not self.exchange.request_open
         framing, self._length = framing_lines(response, request.method, request.http11, keep_alive)
         if not keep_alive:
             client.is_last = True
-        cookies = decision.set_cookies
-        head = self._view.response_rules.head(
-            response, self.arm.lines(self.reason) if decision.explain else b"",
-            b"".join(cookies) if cookies else b"", self._server.date, decision.strip_prefix, framing,
-        )  # fmt: skip
+        head = self._answer_head(response, framing)
         self.sent = len(payload)
         if self._length == CHUNKED:
             payload = self._chunks(payload, reader)
@@ -332,6 +348,22 @@ class Relay:
             self._response_ended(reader)
         else:
             client.deadline = self._server.now + self._server.body_idle_s
+
+    def _answered(self, response: Response) -> None:
+        endpoint = self.endpoint
+        if endpoint is not None and endpoint.standing.failures:
+            self._server.endpoint_answered(endpoint)
+        self._response = response
+        self.status = response.status
+        self.upstream_s = time.monotonic() - self._sent_at
+
+    def _answer_head(self, response: Response, framing: bytes) -> bytes:
+        decision = self.decision
+        cookies = decision.set_cookies
+        return self._view.response_rules.head(
+            response, self.arm.lines(self.reason) if decision.explain else b"",
+            b"".join(cookies) if cookies else b"", self._server.date, decision.strip_prefix, framing,
+        )  # fmt: skip
 
     def response_body(self, payload: bytes, reader: BodyReader) -> None:
         """More of the body, or its end."""
@@ -425,6 +457,10 @@ class Relay:
         self._server.counters.downstream_rejected("body")
         self._fail(error.status, "")
 
+    def request_cut(self) -> None:
+        """The client ended within its body."""
+        self.request_fault(DownstreamError(400, "closed within a request body"))
+
     def downstream_lost(self) -> None:
         """The client's connection is gone."""
         self.exchange.downstream_lost()
@@ -455,7 +491,7 @@ class Relay:
             self._upstream.close()
             self.upstream_lost(UpstreamError("timeout", "no answer in time", 504), any_byte)
 
-    def abort_drained(self) -> None:
+    def call_off(self) -> None:
         """The limit for streams on an aborted arm has passed."""
         self._fail(503, "")
 

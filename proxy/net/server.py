@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.config import ProxySettings
 from proxy.counters import Counters
 from proxy.errors import ProxyError, UpstreamError
+from proxy.exchange import TUNNEL
 from proxy.http1 import HeadLimits, Request
 from proxy.identity import TrustedPeers
 from proxy.keys import Keys
@@ -43,6 +44,7 @@ log = logging.getLogger("cohort.server")
 
 SWEEP_S = 0.25  # resolution of every time-out; a sweep of 10,000 connections takes 1 ms
 RESET_POLL_S = 1.0  # how often paused clients are looked at for a reset
+LEAVE_S = 1.0  # for the closing of tunnels at the end of a drain
 BACKLOG = 4096  # uvloop listens again with 100 when it is not told
 QUEUE_S = 1.0  # for accepting what waits on a socket that is given up
 RESERVED_FILES = 64  # descriptors kept for upstreams' control, logs and the loop itself
@@ -80,6 +82,7 @@ class Server:
         self.connect_s = timeouts.connect
         self.body_idle_s = timeouts.body_idle
         self.keep_alive_s = timeouts.keep_alive
+        self.tunnel_idle_s = timeouts.tunnel_idle
         self.upstream_keep_alive_s = timeouts.upstream_keep_alive
         self.most_body = limits.body_bytes
         self.counters = counters
@@ -479,19 +482,20 @@ class Server:
         poll = select.poll()
         for descriptor in held:
             poll.register(descriptor, 0)  # errors and hang-ups are always reported
-        for descriptor, _ in poll.poll(0):
-            held[descriptor].kill()
+        for descriptor, events in poll.poll(0):
+            if events & select.POLLERR:  # a hang-up alone is the end of both ways, with bytes that may still be read
+                held[descriptor].kill()
 
     def _drain_aborted(self, now: float) -> None:
         """After an abort, streams on other arms than stable get `abortDrain` and no more."""
         if not self.is_latched:
             self._latched_at = 0.0
         elif not self._latched_at:
-            self._latched_at = now
-        elif now >= self._latched_at + self.settings.timeouts.abort_drain:
+            self._latched_at = now - SWEEP_S
+        elif self.now >= self._latched_at + self.settings.timeouts.abort_drain:
             for connection in list(self.connections):
                 if connection.relay is not None and not connection.relay.arm.stable:
-                    connection.relay.abort_drained()
+                    connection.relay.call_off()
 
     # --- accounts
 
@@ -514,6 +518,13 @@ class Server:
         counters.exchange(arm, relay.reason, relay.source, relay.status, failed, seconds, relay.upstream_s)
         if key is not None and relay.source == "user":
             counters.user(arm, key, self._epoch)
+
+    def count_tunnel(self, relay: Relay, seconds: float, failed: bool) -> None:
+        """One exchange has become a tunnel, or was one for a short time."""
+        self.count(relay, seconds, failed)
+        if relay.decision.rekeyed:
+            self.counters.rekeyed()
+        self._requests += 1
 
     def log_exchange(self, relay: Relay, seconds: float) -> None:
         """One exchange in the access log."""
@@ -542,7 +553,7 @@ class Server:
 
         Args:
             lame_duck_s: Still accepting for this long, because lists of endpoints are late.
-            drain_s: Then at most this long for exchanges under way.
+            drain_s: Then at most this long for exchanges under way; tunnels are closed `LEAVE_S` before its end.
         """
         self.draining = True
         await asyncio.sleep(lame_duck_s)
@@ -584,6 +595,8 @@ class Server:
         while self.connections and (now := self.loop.time()) < end:
             if now >= close_idle:
                 self._close_idle()
+            if now >= end - LEAVE_S:
+                self._close_tunnels()
             await asyncio.sleep(SWEEP_S)
         for connection in list(self.connections):
             connection.kill()
@@ -596,6 +609,12 @@ class Server:
         idle = {connection.fileno(): connection for connection in self.connections if connection.is_idle}
         for descriptor in idle.keys() - _readable([*idle]):
             idle[descriptor].close_idle()
+
+    def _close_tunnels(self) -> None:
+        """Tell those who would never end by themselves."""
+        for connection in list(self.connections):
+            if connection.relay is not None and connection.relay.exchange.state == TUNNEL:
+                connection.relay.call_off()
 
 
 def _readable(descriptors: list[int]) -> set[int]:

@@ -233,6 +233,10 @@ class Tls(asyncio.BufferedProtocol):
             self._state = _ENDED
             self._raw.write_eof()
 
+    def can_write_eof(self) -> bool:
+        """Whether the other side can be understood after the end of ours: what comes then is not decrypted."""
+        return False
+
     def close(self) -> None:
         """End both sides once all is sent."""
         if self._state == _OPEN:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import struct
+import termios
 from typing import TYPE_CHECKING, cast
 
-from proxy.body import COMPLETE, BodyReader, body_reader
+from proxy.body import COMPLETE, BodyReader, CloseBody, body_reader
 from proxy.errors import ProxyError, UpstreamError
 from proxy.http1 import Response, response_head_end
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from proxy.net.pool import Endpoint
     from proxy.net.relay import Relay
     from proxy.net.server import Server
+    from proxy.net.tunnel import Tunnel
 
 NEVER = float("inf")
 # What the kernel did not take before the other side's reading stops. Small, because 10,000 connections may all have it;
@@ -27,29 +31,38 @@ HOLD_PEER = 1  # the client's side takes no more
 HOLD_BUDGET = 2  # all buffers of this worker together are over their limit
 
 
+def untaken(transport: asyncio.Transport) -> int:
+    """Bytes written that the other side's machine has not acknowledged, ours and the kernel's together."""
+    queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    return int(struct.unpack("i", queued)[0]) + transport.get_write_buffer_size()
+
+
 class Upstream(asyncio.BufferedProtocol):
     """A connection to one endpoint, idle in its pool or bound to one relay.
 
     Attributes:
         any_byte: Something of a response to the request under way has come.
-        deadline: Loop time at which it is closed while idle.
+        deadline: Loop time at which it is closed while idle, or while it still sends though nobody uses it any more.
+        is_full: The kernel takes no more of the request for now.
         served: Exchanges begun on it.
     """
 
     __slots__ = (
-        "_buffered", "_holds", "_interims", "_method", "_pending", "_reader", "_scanned", "_server", "_transport",
-        "any_byte", "deadline", "endpoint", "relay", "served",
+        "_buffered", "_holds", "_interims", "_left", "_method", "_pending", "_reader", "_scanned", "_server",
+        "_transport", "any_byte", "deadline", "endpoint", "is_full", "relay", "served",
     )  # fmt: skip
 
     def __init__(self, server: Server, endpoint: Endpoint) -> None:
         self._server = server
         self._transport: asyncio.Transport | None = None
         self.endpoint = endpoint
-        self.relay: Relay | Copy | None = None
+        self.relay: Relay | Copy | Tunnel | None = None
         self.deadline = NEVER
         self.served = 0
         self._holds = 0
         self._buffered = 0
+        self._left = -1
+        self.is_full = False
         self._begin(b"")
 
     def __repr__(self) -> str:
@@ -92,6 +105,28 @@ class Upstream(asyncio.BufferedProtocol):
         self.relay = None
         if self._transport is not None:
             self._transport.abort()
+
+    def finish(self) -> None:
+        """Unbind, and close once what is written has gone; a service that does not take it is cut off in time."""
+        self.relay = None
+        self.deadline = self._server.now + self._server.body_idle_s
+        self._holds = 0
+        if self._transport is not None:
+            self._transport.close()
+
+    def write_end(self) -> bool:
+        """End our way behind what is written, if the other way can stay open."""
+        if self._transport is None or not self._transport.can_write_eof():
+            return False
+        self._transport.write_eof()
+        return True
+
+    def has_progressed(self) -> bool:
+        """Whether the service has taken anything since this was asked last."""
+        if self._transport is None:
+            return False
+        left, self._left = self._left, untaken(self._transport)
+        return left != self._left
 
     def hold(self, reason: int) -> None:
         """Stop reading for a reason."""
@@ -156,7 +191,7 @@ class Upstream(asyncio.BufferedProtocol):
             if self._reader is not None:
                 self._body(relay, self._reader, data)
             else:
-                self._heads(relay, data)
+                self._heads(relay, data)  # type: ignore[arg-type]  # a tunnel has a reader from its first byte
         except UpstreamError as error:
             self._fail(error)
         if self._server.buffered > self._server.most_buffered and self.relay is not None:
@@ -178,6 +213,9 @@ class Upstream(asyncio.BufferedProtocol):
             self._scanned = 0
             if response.status >= 200:
                 break
+            if response.status == 101:
+                self._switch(relay, response, data)
+                return
             self._interim(relay, response)
             if not data:
                 self._pending = b""
@@ -191,13 +229,20 @@ class Upstream(asyncio.BufferedProtocol):
 
     def _interim(self, relay: Relay | Copy, response: Response) -> None:
         self._interims += 1
-        if response.status == 101:
-            raise UpstreamError("protocol", "101 without a request to switch protocols")
         if self._interims > MAX_INTERIM:
             raise UpstreamError("protocol", f"more than {MAX_INTERIM} interim responses")
         relay.interim(response)
 
-    def _body(self, relay: Relay | Copy, reader: BodyReader, data: bytes) -> None:
+    def _switch(self, relay: Relay | Copy, response: Response, data: bytes) -> None:
+        """What stands behind this head is no HTTP, if the relay agrees; else it is a fault."""
+        tunnel = relay.switched(response, self)
+        self._pending = b""
+        self._reader = CloseBody()
+        tunnel.begin()
+        if data and self.relay is tunnel:
+            tunnel.response_body(data, self._reader)
+
+    def _body(self, relay: Relay | Copy | Tunnel, reader: BodyReader, data: bytes) -> None:
         relay.response_body(reader.feed(data), reader)
 
     def _fail(self, error: UpstreamError) -> None:
@@ -221,7 +266,7 @@ class Upstream(asyncio.BufferedProtocol):
             self._fail(UpstreamError("truncated" if self._reader else "reset", str(error)))
         else:
             relay.response_body(b"", self._reader)
-        return False
+        return self.relay is not None  # a tunnel whose other way is open
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, by whomever."""
@@ -238,6 +283,7 @@ class Upstream(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The kernel takes no more of the request."""
+        self.is_full = True
         if self._transport is not None:
             self._buffered = self._transport.get_write_buffer_size()
             self._server.buffered += self._buffered
@@ -246,6 +292,7 @@ class Upstream(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """All that was written has gone to the kernel."""
+        self.is_full = False
         self._server.buffered -= self._buffered
         self._buffered = 0
         if self.relay is not None:

@@ -16,8 +16,11 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/architecture.md"
 MODULES = re.compile(r"<!-- modules: (\S+) -->\n\n((?:\|.*\n)*)")
 STATES = re.compile(r"<!-- states: proxy\.exchange -->\n\n```mermaid\n(.*?)```\n", re.DOTALL)
-ACTIONS = ("NOTHING", "SEND", "RELAY", "FINISH", "LINGER", "RETRY", "ANSWER", "TRUNCATE", "CANCEL", "FALL_BACK")
-NAMES = ("CONNECTING", "WAITING", "RELAYING", "DONE")
+ACTIONS = (
+    "NOTHING", "SEND", "RELAY", "FINISH", "LINGER", "RETRY", "ANSWER", "TRUNCATE", "CANCEL", "FALL_BACK", "SWITCH",
+    "PASS_END",
+)  # fmt: skip
+NAMES = ("CONNECTING", "WAITING", "RELAYING", "TUNNEL", "DONE")
 
 
 def render(page: str) -> str:

@@ -14,19 +14,22 @@ from proxy.exchange import (
     FINISH,
     LINGER,
     MAX_ATTEMPTS,
+    PASS_END,
     RELAYING,
     RETRY,
     TRANSITIONS,
+    TUNNEL,
     WAITING,
     Exchange,
 )
 
-STATES = (CONNECTING, WAITING, RELAYING, DONE)
+STATES = (CONNECTING, WAITING, RELAYING, TUNNEL, DONE)
 EVENTS = (
     "connected",
     "connect_failed",
     "request_ended",
     "response_started",
+    "switched",
     "response_ended",
     "upstream_lost",
     "failed",
@@ -46,6 +49,7 @@ def reach(event: str, state: int) -> list[tuple[int, int]]:
         for arguments in variants(event):
             exchange = Exchange(method, has_body)
             exchange.state, exchange.attempts = state, attempts
+            exchange.response_open = not has_body
             outcomes.append((getattr(exchange, event)(*arguments), exchange.state))
     return outcomes
 
@@ -112,3 +116,17 @@ def test_an_answer_to_a_complete_request_keeps_the_connection() -> None:
     exchange.request_ended()
     exchange.response_started()
     assert exchange.response_ended() == FINISH
+
+
+WAYS = ("request_ended", "response_ended")
+
+
+@pytest.mark.parametrize(("first", "second"), [WAYS, WAYS[::-1]])
+def test_the_ways_of_a_tunnel_end_one_by_one(first: str, second: str) -> None:
+    """Contract item 7: the end of one way is passed on and leaves the other open."""
+    exchange = Exchange(b"GET", False)
+    exchange.connected()
+    exchange.switched()
+    assert getattr(exchange, first)() == PASS_END
+    assert exchange.state == TUNNEL
+    assert getattr(exchange, second)() == FINISH

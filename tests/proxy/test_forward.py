@@ -274,3 +274,24 @@ def test_own_answers_delimit_themselves(status: int, with_body: bool) -> None:
     assert parsed.status == status
     assert len(body) == parsed.length
     assert ID in body or not with_body or status == 204
+
+
+def test_a_request_for_websocket_is_said_anew() -> None:
+    """Contract item 7: of Connection and Upgrade nothing goes on as it came."""
+    asks = (
+        "Connection: keep-alive, X-Drop, uPgRaDe",
+        "Upgrade: WEBSOCKET",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+        "X-Drop: 1",
+        "TE: trailers",
+    )
+    head = request(*asks)
+    assert values(head, b"connection") == [b"Upgrade"]
+    assert values(head, b"upgrade") == [b"websocket"]
+    assert values(head, b"sec-websocket-version") == [b"13"]
+    assert b"x-drop" not in head.lower()
+    assert parse_request(head, LIMITS).websocket_key == b"dGhlIHNhbXBsZSBub25jZQ=="
+    plain = request(*asks, first="POST /a?b HTTP/1.1")
+    assert values(plain, b"upgrade") == []
+    assert values(plain, b"connection") == [b"TE"]

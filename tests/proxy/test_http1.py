@@ -535,3 +535,75 @@ def test_a_grammatical_head_keeps_every_field(head: bytes) -> None:
 def test_good_responses_are_taken(head: bytes) -> None:
     """The seeds of the fuzzers are what they are meant to be."""
     assert 200 <= parse_response(head, b"GET", LIMITS).status < 500
+
+
+KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+ASKS = (b"Connection: keep-alive, Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: " + KEY)
+
+
+def test_a_request_for_websocket_has_its_key() -> None:
+    """Contract item 7; RFC 6455 section 4.1. What concerns the connection is no field that goes on, the rest is."""
+    request = of(*ASKS, b"Sec-WebSocket-Version: 13")
+    assert request.websocket_key == KEY
+    assert names(request.fields) == [b"sec-websocket-key", b"sec-websocket-version"]
+    assert of(b"connection: UPGRADE", b"upgrade: WebSocket", b"sec-websocket-key:" + KEY).websocket_key == KEY
+    assert of(*ASKS, b"Content-Length: 0").websocket_key == KEY
+
+
+@pytest.mark.parametrize(
+    ("first", "lines"),
+    [
+        (b"POST /a HTTP/1.1", ASKS),
+        (b"HEAD /a HTTP/1.1", ASKS),
+        (b"OPTIONS /a HTTP/1.1", ASKS),
+        (b"GET /a HTTP/1.0", ASKS),
+        (b"GET /a HTTP/1.1", ASKS[1:]),
+        (b"GET /a HTTP/1.1", (b"Connection: keep-alive", *ASKS[1:])),
+        (b"GET /a HTTP/1.1", (ASKS[0], ASKS[2])),
+        (b"GET /a HTTP/1.1", (ASKS[0], b"Upgrade: h2c", ASKS[2])),
+        (b"GET /a HTTP/1.1", (ASKS[0], b"Upgrade: websocket, h2c", ASKS[2])),
+        (b"GET /a HTTP/1.1", (ASKS[0], b"Upgrade: websocket/13", ASKS[2])),
+        (b"GET /a HTTP/1.1", (*ASKS, ASKS[1])),
+        (b"GET /a HTTP/1.1", (*ASKS, b"Upgrade:")),
+        (b"GET /a HTTP/1.1", ASKS[:2]),
+        (b"GET /a HTTP/1.1", (*ASKS, ASKS[2])),
+        (b"GET /a HTTP/1.1", (*ASKS[:2], b"Sec-WebSocket-Key: ")),
+        (b"GET /a HTTP/1.1", (*ASKS[:2], b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ")),
+        (b"GET /a HTTP/1.1", (*ASKS[:2], b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZSE=")),
+        (b"GET /a HTTP/1.1", (*ASKS[:2], b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j_Q==")),
+        (b"GET /a HTTP/1.1", (*ASKS[:2], b"Sec_WebSocket_Key: " + KEY)),
+        (b"GET /a HTTP/1.1", (b"Connection: Upgrade, Sec-WebSocket-Key", *ASKS[1:])),
+        (b"GET /a HTTP/1.1", (*ASKS, b"Content-Length: 1")),
+        (b"GET /a HTTP/1.1", (*ASKS, b"Transfer-Encoding: chunked")),
+    ],
+    ids=[
+        "post", "head", "options", "http-1.0", "no-connection", "connection-without-upgrade", "no-upgrade", "h2c",
+        "list", "version", "twice", "empty-too", "no-key", "two-keys", "empty-key", "no-padding", "17-bytes",
+        "url-alphabet", "underscores", "key-named-in-connection", "length", "chunked",
+    ],
+)  # fmt: skip
+def test_anything_else_asks_for_nothing(first: bytes, lines: tuple[bytes, ...]) -> None:
+    """Contract item 7: then Upgrade is stripped like every field of this connection alone."""
+    request = of(*lines, first=first)
+    assert request.websocket_key == b""
+    assert b"upgrade" not in names(request.fields)
+
+
+@pytest.mark.parametrize(
+    ("first", "lines", "upgrade"),
+    [
+        (b"HTTP/1.1 101 S", (b"Connection: Upgrade", b"Upgrade: WebSocket"), b"websocket"),
+        (b"HTTP/1.1 101 S", (b"Connection: upgrade", b"Upgrade: h2c"), b"h2c"),
+        (b"HTTP/1.1 101 S", (b"Connection: Upgrade", b"Upgrade: websocket", b"Upgrade: h2c"), b"websocket,h2c"),
+        (b"HTTP/1.1 101 S", (b"Upgrade: websocket",), b""),
+        (b"HTTP/1.1 101 S", (b"Connection: Upgrade",), b""),
+        (b"HTTP/1.0 101 S", (b"Connection: Upgrade", b"Upgrade: websocket"), b""),
+        (b"HTTP/1.1 426 U", (b"Connection: Upgrade", b"Upgrade: websocket"), b""),
+        (b"HTTP/1.1 200 O", (b"Connection: Upgrade", b"Upgrade: websocket"), b""),
+    ],
+)
+def test_what_an_answer_switches_to(first: bytes, lines: tuple[bytes, ...], upgrade: bytes) -> None:
+    """RFC 9110 section 7.8: Upgrade counts with its word in Connection, and switches in a 101 alone."""
+    response = answer(*lines, first=first)
+    assert response.upgrade == upgrade
+    assert response.fields == []

@@ -52,8 +52,8 @@ def start(change: Change, version: Version) -> str:
         raise Refused(f"{version.revision} is stable already")
     if version.revision == state.revision:
         return _start_again(change, version)
-    if shared := [place for place in version.endpoints if place in state.stable.endpoints]:
-        places = ", ".join(f"{place.address} port {place.port}" for place in shared)
+    if shared := version.shared(state.stable):
+        places = ", ".join(fault.message for fault in shared)
         raise Refused(f"{places} is where stable {state.stable.revision} listens: give one of them another address")
     if state.revision and state.stage is not Stage.SWAPPING:
         change.tell("Superseded", f"{version.revision} takes the place of {state.revision}", is_warning=True)

@@ -12,8 +12,9 @@ from typing import Literal
 
 from controller.spec import AnalysisTemplate, CanaryRollout, cross_faults
 from proxy.document import Document, Fault
-from proxy.plan import Match, Plan, Route
+from proxy.plan import Match, Mirror, Plan, Route
 
+_SAFE = ("GET", "HEAD", "OPTIONS", "TRACE")  # RFC 9110 section 9.2.1
 FAULT: Literal["fault"] = "fault"
 WARNING: Literal["warning"] = "warning"
 
@@ -78,11 +79,12 @@ def _identity(document: Document) -> tuple[str, str | None, str] | None:
 
 def _risky(document: Document, trusted: bool | None) -> Iterator[Fault]:
     if isinstance(document, CanaryRollout):
-        users, routes, base = document.spec.users, document.spec.routes, "spec."
+        users, routes, mirror, base = document.spec.users, document.spec.routes, document.spec.mirror, "spec."
     elif isinstance(document, Plan):
-        users, routes, base = document.users, document.routes, ""
+        users, routes, mirror, base = document.users, document.routes, document.mirror, ""
     else:
         return
+    yield from _repeated_deeds(f"{base}mirror.methods", mirror)
     if trusted is False:
         for i, user in enumerate(users):
             if user.header and user.header.trust == "TrustedPeers":
@@ -91,6 +93,17 @@ def _risky(document: Document, trusted: bool | None) -> Iterator[Fault]:
         path = f"{base}routes[{i}]"
         yield from _unsettable(path, route, trusted)
         yield from _two_versions(path, route)
+
+
+def _repeated_deeds(path: str, mirror: Mirror | None) -> Iterator[Fault]:
+    """A copy of a request that changes something changes it twice."""
+    unsafe = [method for method in (mirror.methods if mirror else ()) if method not in _SAFE]
+    if unsafe:
+        yield Fault(
+            path,
+            f"a copy of {', '.join(unsafe)} does what it asks for once more: leave it out, "
+            "or give the canary a store of its own",
+        )
 
 
 def _unsettable(path: str, route: Route, trusted: bool | None) -> Iterator[Fault]:

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from controller.events import Verb
 from controller.spec import Addresses
 from proxy.document import Document, Duration, Fault, Percent, refuse
-from proxy.plan import Name, Revision
+from proxy.plan import Dns, Name, Revision
 
 MAX_TTL_S = 90 * 86_400.0  # a link that outlives the rollout it was made for helps nobody
 
 PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"  # it goes into logs and terminals
 
-_TAKES = {Verb.START: ("addresses",), Verb.SET_WEIGHT: ("weight",), Verb.ABORT: ("reason",)}
+_TAKES = {Verb.START: ("addresses", "dns"), Verb.SET_WEIGHT: ("weight",), Verb.ABORT: ("reason",)}
 
 
 class ActionRequest(Document):
@@ -24,7 +24,7 @@ class ActionRequest(Document):
     Attributes:
         revision: For Start the one to try, else the one that is meant; absent: whichever is on trial.
         weight: Per cent of users, for SetWeight.
-        addresses: For Start; absent: the document's, if it has this revision as its canary.
+        addresses: For Start, or ``dns``; neither: the document's, if it has this revision as its canary.
         by: Who asks, for the record.
         reason: Why, for Abort.
     """
@@ -34,13 +34,14 @@ class ActionRequest(Document):
     revision: Revision | None = None
     weight: Percent | None = None
     addresses: Addresses | None = None
+    dns: Dns | None = None
     reason: Annotated[str, Field(max_length=1024, pattern=PRINTABLE)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> ActionRequest:
         faults = [
             Fault(name, f"has no meaning for {self.verb}")
-            for name in ("weight", "addresses", "reason")
+            for name in ("weight", "addresses", "dns", "reason")
             if getattr(self, name) is not None and name not in _TAKES.get(self.verb, ())
         ]
         if self.verb is Verb.START and self.revision is None:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from controller.spec import Version
 from controller.state import Stage, State
 from proxy.assign import BUCKETS, salt
-from proxy.plan import Arm, Explain, HeaderRoute, Plan, Preview, RolloutRef, Route, UserSource
+from proxy.plan import Arm, Explain, HeaderRoute, Mirror, OnArmDown, Plan, Preview, RolloutRef, Route, UserSource
 
 _ON_TRIAL = (Stage.CLEARING, Stage.STEPS, Stage.FILLING, Stage.ABORTED)
 
@@ -30,7 +30,9 @@ class Content:
     users: tuple[UserSource, ...]
     routes: tuple[Route, ...]
     preview: Preview
+    mirror: Mirror | None
     explain: Explain
+    on_arm_down: OnArmDown
     lifts: tuple[str, ...]
     split_key: str
 
@@ -54,7 +56,9 @@ def content(state: State) -> Content | None:
         users=state.users,
         routes=spec.routes,
         preview=spec.preview,
+        mirror=spec.mirror,
         explain=spec.explain,
+        on_arm_down=spec.on_arm_down,
         lifts=state.lifts,
         split_key=state.split_key,
     )
@@ -91,24 +95,24 @@ def plan(state: State, secrets: Mapping[str, bytes]) -> Plan | None:
         routes=parts.routes,
         header_routes=parts.header_routes,
         preview=parts.preview,
+        mirror=parts.mirror,
         explain=parts.explain,
+        on_arm_down=parts.on_arm_down,
         lifts=parts.lifts,
     )
 
 
 def _arms(parts: Content) -> tuple[Arm, ...]:
-    stable = Arm(
-        name="stable",
-        revision=parts.stable.revision,
-        weight_bp=BUCKETS - parts.weight_bp,
-        endpoints=parts.stable.endpoints,
+    stable = _arm("stable", parts.stable, BUCKETS - parts.weight_bp)
+    return (stable,) if parts.canary is None else (stable, _arm("canary", parts.canary, parts.weight_bp))
+
+
+def _arm(name: str, version: Version, weight_bp: int) -> Arm:
+    return Arm(
+        name=name,
+        revision=version.revision,
+        weight_bp=weight_bp,
+        endpoints=version.endpoints,
+        dns=version.dns,
+        health_check=version.health_check,
     )
-    if parts.canary is None:
-        return (stable,)
-    canary = Arm(
-        name="canary",
-        revision=parts.canary.revision,
-        weight_bp=parts.weight_bp,
-        endpoints=parts.canary.endpoints,
-    )
-    return (stable, canary)

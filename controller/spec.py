@@ -18,12 +18,16 @@ from controller import condition
 from proxy.document import Document, DocumentError, Duration, Fault, Percent, duration_text, load, refuse, validate
 from proxy.plan import (
     NAME,
+    Dns,
     Endpoint,
     Explain,
     FieldMatch,
     HeaderRoute,
+    HealthCheck,
     MintSource,
+    Mirror,
     Name,
+    OnArmDown,
     Preview,
     Revision,
     Routes,
@@ -69,13 +73,17 @@ RolloutName = Annotated[str, Field(pattern=NAME, max_length=52)]
 
 
 class Version(Document):
-    """One version of the service: its revision and where it listens."""
+    """One version of the service: its revision, where it listens, and how it is spoken to."""
 
-    addresses: Addresses
+    addresses: Annotated[tuple[Address, ...], Field(max_length=5000)] = ()
+    dns: Dns | None = None
     revision: Revision
+    health_check: HealthCheck | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Version:
+        if bool(self.addresses) == (self.dns is not None):
+            raise ValueError("exactly one of addresses and dns is needed")
         seen = set()
         for i, address in enumerate(self.addresses):
             if endpoint(address) in seen:
@@ -87,6 +95,17 @@ class Version(Document):
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The addresses as a plan has them."""
         return tuple(endpoint(address) for address in self.addresses)
+
+    def shared(self, other: Version) -> list[Fault]:
+        """Where another version listens too, each place by its field: one place cannot be two versions at once."""
+        faults = [
+            Fault(f"addresses[{i}]", address)
+            for i, (address, place) in enumerate(zip(self.addresses, self.endpoints, strict=True))
+            if place in other.endpoints
+        ]
+        if self.dns and other.dns and self.dns.place == other.dns.place:
+            faults.append(Fault("dns", f"{self.dns.host}:{self.dns.port}"))
+        return faults
 
 
 class Pause(Document):
@@ -261,22 +280,24 @@ class RolloutSpec(Document):
     users: Users = (UserSource(mint=MintSource()),)
     routes: Routes = ()
     preview: Preview = Preview()
+    mirror: Mirror | None = None
     explain: Explain = "OnRequest"
     strategy: Strategy
+    on_arm_down: OnArmDown = "Stable"
 
     @model_validator(mode="after")
     def _check(self) -> RolloutSpec:
         refuse(user_faults(self.users) + route_faults(self.routes, ARMS) + list(self._overlaps()))
+        if self.mirror and self.mirror.arm != "canary":
+            refuse([Fault("mirror.arm", f"expected canary, the only arm beside stable, got {self.mirror.arm!r}")])
         return self
 
     def _overlaps(self) -> Iterable[Fault]:
-        """One address cannot be two versions at once: a share of users would be split by nothing."""
+        """One place cannot be two versions at once: a share of users would be split by nothing."""
         if self.canary is None or self.canary.revision == self.stable.revision:
             return
-        for i, place in enumerate(self.canary.endpoints):
-            if place in self.stable.endpoints:
-                address = self.canary.addresses[i]
-                yield Fault(f"canary.addresses[{i}]", f"{address} is stable's too, yet of another revision")
+        for fault in self.canary.shared(self.stable):
+            yield Fault(f"canary.{fault.path}", f"{fault.message} is stable's too, yet of another revision")
 
 
 class RolloutMetadata(Document):

@@ -297,6 +297,11 @@ class Dns(Document):
     host: HostName
     port: Annotated[int, Field(ge=1, le=65535)]
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """What is the same for every spelling."""
+        return self.host.lower().removesuffix("."), self.port
+
 
 class HealthCheck(Document):
     """How each endpoint of a version is asked whether it is well: a GET at an interval.

@@ -35,15 +35,21 @@ def steers(function: Function) -> Function:
     metavar="IP:PORT,...",
     help="Where it listens.  [default: as the document says, if it has this revision]",
 )
+@click.option("--dns", metavar="HOST:PORT", help="Where it listens, by name.")
 @steers
-def start(revision: str, addresses: str | None, **common: Any) -> None:
+def start(revision: str, addresses: str | None, dns: str | None, **common: Any) -> None:
     """Start the rollout NAME of a new revision. One that is under way ends: everyone goes back to stable first.
 
     \b
     Example:
       cohort start checkout --revision v2 --addresses 127.0.0.1:9002,127.0.0.1:9003
+      cohort start checkout --revision v2 --dns checkout-v2.internal:8080
     """
-    place = {} if addresses is None else {"addresses": _addresses(addresses)}
+    if addresses is not None and dns is not None:
+        raise click.UsageError("--addresses and --dns exclude each other", click.get_current_context())
+    place: dict[str, Any] = {} if addresses is None else {"addresses": _addresses(addresses)}
+    if dns is not None:
+        place = {"dns": _dns(dns)}
     _send("Start", **common | place, revision=revision)
 
 
@@ -134,6 +140,13 @@ def _addresses(text: str) -> list[str]:
     if not all(addresses):
         raise click.UsageError(f"expected --addresses as IP:PORT,IP:PORT, got {text!r}", click.get_current_context())
     return addresses
+
+
+def _dns(text: str) -> dict[str, Any]:
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()):
+        raise click.UsageError(f"expected --dns as HOST:PORT, got {text!r}", click.get_current_context())
+    return {"host": host, "port": int(port)}
 
 
 def _user() -> str:

@@ -38,7 +38,8 @@ def command(paths: tuple[str, ...], strict: bool, output: str) -> None:
     A FILE named - is the standard input.
 
     Warnings tell of header routes that nobody may set (which depends on trustedPeers of the ProxySettings, so give
-    them too), and of routes by path, method or query that lead one user to two versions.
+    them too), of routes by path, method or query that lead one user to two versions, and of copies of requests that
+    change something.
 
     Exits with 1 if there is a fault, with 0 on warnings alone.
 

@@ -263,11 +263,14 @@ async def _body(request: web.Request, model: type[Answer]) -> Answer:
 def _version(asked: ActionRequest, document: CanaryRollout) -> Version:
     canary = document.spec.canary
     assert asked.revision is not None  # ActionRequest has seen to it
-    if asked.addresses is None:
+    if asked.addresses is None and asked.dns is None:
         if canary is None or canary.revision != asked.revision:
-            raise _faulty("addresses", f"are needed: the document's canary is not {asked.revision}")
+            raise _faulty("addresses", f"or dns is needed: the document's canary is not {asked.revision}")
         return canary
-    return validate(Version, {"addresses": list(asked.addresses), "revision": asked.revision})
+    # Whatever else the document says of a canary, or else of stable, is true of this one too.
+    like = (canary or document.spec.stable).model_dump(mode="json", by_alias=True)
+    place = {"addresses": asked.addresses or (), "dns": asked.dns and asked.dns.model_dump()}
+    return validate(Version, like | place | {"revision": asked.revision})
 
 
 @web.middleware

@@ -227,8 +227,14 @@ class Engine:
             stable = validate(Plan, await client.plan()).arms[0]
         except DocumentError:
             return None  # of another version of cohort
-        addresses = tuple(_address(endpoint) for endpoint in stable.endpoints)
-        return Version(addresses=addresses, revision=stable.revision) if addresses else None
+        if not stable.endpoints and not stable.dns:
+            return None
+        return Version(
+            addresses=tuple(_address(endpoint) for endpoint in stable.endpoints),
+            dns=stable.dns,
+            revision=stable.revision,
+            health_check=stable.health_check,
+        )
 
     def _view(self, address: str, shown: Mapping[str, Any], served: Version | None = None) -> ProxyView:
         try:

@@ -190,7 +190,7 @@ def test_start_of_what_is_on_trial_takes_its_addresses_only() -> None:
 
 @pytest.mark.parametrize(
     ("revision", "port", "reason"),
-    [("v1", 9009, "v1 is stable already"), ("v3", 9001, "127.0.0.1 port 9001 is where stable v1 listens")],
+    [("v1", 9009, "v1 is stable already"), ("v3", 9001, "127.0.0.1:9001 is where stable v1 listens")],
 )
 def test_start_of_what_is_stable_is_refused(revision: str, port: int, reason: str) -> None:
     """Nothing could be compared."""

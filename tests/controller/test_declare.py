@@ -134,7 +134,7 @@ def test_a_canary_where_stable_listens_is_refused_visibly() -> None:
     world.declare(document(*LONG, canary="v3", canary_port=9002))
     world.run(5)
     assert world.phase is Phase.HEALTHY
-    assert "127.0.0.1 port 9002 is where stable v2 listens" in world.state.refusal
+    assert "127.0.0.1:9002 is where stable v2 listens" in world.state.refusal
     assert "CanaryRefused" in world.told
     world.declare(document(*LONG, canary="v3", canary_port=9003))
     assert world.state.refusal == ""

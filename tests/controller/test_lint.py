@@ -172,3 +172,13 @@ def test_a_choice_by_what_is_asked_for_is_told(route: Json, kinds: str | None) -
         else:
             assert [(f.severity, f.path) for f in found] == [(WARNING, path)]
             assert f" by {kinds}, so that one user may meet two versions" in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("methods", "named"), [(None, ""), (["GET", "OPTIONS"], ""), (["GET", "POST", "DELETE"], "POST, DELETE")]
+)
+def test_mirroring_what_changes_something_is_a_warning(methods: list[str] | None, named: str) -> None:
+    mirror = {"arm": "canary", "percent": 1} | ({"methods": methods} if methods else {})
+    found = findings([rollout(mirror=mirror)], whole=True, trusted=None)
+    text = f"a copy of {named} does what it asks for once more: leave it out, or give the canary a store of its own"
+    assert found == ([Finding("a.yaml", WARNING, "spec.mirror.methods", text)] if named else [])

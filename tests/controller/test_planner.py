@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from controller import planner
 from controller.events import Verb
-from controller.state import Phase
+from controller.spec import CanaryRollout
+from controller.state import Phase, Stage
 from proxy.assign import salt
+from proxy.document import validate
+from proxy.plan import Dns, HealthCheck, Mirror
 from tests.controller.world import SECRETS, World, document
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -59,3 +62,46 @@ def test_a_key_id_tells_nothing_of_the_secret() -> None:
     assert planner.key_id(OLD) != planner.key_id(NEW)
     assert OLD.hex() not in planner.key_id(OLD)
     assert len(planner.key_id(OLD)) == 16
+
+
+def test_how_a_version_is_found_and_checked_goes_into_its_arm() -> None:
+    """And a promoted canary takes it along."""
+    check = {"path": "/ready", "interval": "2s"}
+    canary = {"dns": {"host": "v2.example", "port": 80}, "revision": "v2", "healthCheck": check}
+    world = World(
+        validate(
+            CanaryRollout,
+            {
+                "metadata": {"name": "checkout", "namespace": "shop"},
+                "spec": {
+                    "stable": {"addresses": ["127.0.0.1:9001"], "revision": "v1"},
+                    "canary": canary,
+                    "strategy": {"canary": {"steps": [{"setWeight": 5}, {"pause": {}}]}},
+                    "onArmDown": "Error",
+                    "mirror": {"arm": "canary", "percent": 1},
+                },
+            },
+        )
+    ).until(Phase.PAUSED)
+    made = planner.plan(world.state, SECRETS)
+    assert made is not None
+    stable, tried = made.arms
+    assert (stable.dns, stable.health_check, len(stable.endpoints)) == (None, None, 1)
+    assert tried.dns == Dns(host="v2.example", port=80)
+    assert tried.health_check == HealthCheck(path="/ready", interval=2.0)
+    assert (tried.endpoints, made.on_arm_down) == ((), "Error")
+    assert made.mirror == Mirror(arm="canary", percent=1)
+    world.ask(Verb.PROMOTE_FULL)
+    world.until(Phase.HEALTHY)
+    made = planner.plan(world.state, SECRETS)
+    assert made is not None
+    assert [arm.dns for arm in made.arms] == [tried.dns]
+
+
+def test_a_changed_check_is_a_new_plan() -> None:
+    world = World(document({"setWeight": 5}, {"pause": {}})).until(Phase.PAUSED)
+    generation = world.state.generation
+    world.declare(document({"setWeight": 5}, {"pause": {}}, onArmDown="Error"))
+    world.run(2)
+    assert world.state.generation == generation + 1
+    assert world.state.stage is Stage.STEPS

@@ -65,6 +65,13 @@ def template(name: str = "success-rate", namespace: str | None = None, **metric:
     return validate(AnalysisTemplate, value)
 
 
+def test_the_example_by_name_is_good() -> None:
+    document = parse_document((EXAMPLES.parent / "by-name.yaml").read_bytes())
+    assert isinstance(document, CanaryRollout)
+    assert document.spec.canary is not None
+    assert document.spec.canary.dns is not None
+
+
 def test_the_examples_are_good_and_refer_to_each_other() -> None:
     """What the repository shows must work as it stands."""
     documents = [parse_document(path.read_bytes()) for path in sorted(EXAMPLES.glob("*.yaml"))]
@@ -118,9 +125,34 @@ def test_steps_read_as_argo_writes_them() -> None:
     ("spec", "fault"),
     [
         ({"stable": {"service": {"name": "x"}}}, "spec.stable.service: unknown field"),
-        ({"canary": {"dns": {}, "addresses": ["127.0.0.1:1"], "revision": "v2"}}, "spec.canary.dns: unknown field"),
+        (
+            {"canary": {"dns": {"host": "a", "port": 1}, "addresses": ["127.0.0.1:1"], "revision": "v2"}},
+            "spec.canary: exactly one of addresses and dns is needed",
+        ),
+        ({"canary": {"revision": "v2"}}, "spec.canary: exactly one of addresses and dns is needed"),
+        (
+            {"canary": {"dns": {"host": "127.0.0.1", "port": 1}, "revision": "v2"}},
+            "spec.canary.dns.host: expected a DNS name",
+        ),
+        (
+            {
+                "stable": {"dns": {"host": "Shop.example", "port": 80}, "revision": "v1"},
+                "canary": {"dns": {"host": "shop.example.", "port": 80}, "revision": "v2"},
+            },
+            "spec.canary.dns: shop.example.:80 is stable's too, yet of another revision",
+        ),
+        (
+            {
+                "stable": {
+                    "addresses": ["127.0.0.1:1"],
+                    "revision": "v1",
+                    "healthCheck": {"interval": "1s", "timeout": "2s"},
+                }
+            },
+            "spec.stable.healthCheck: timeout is above interval",
+        ),
         ({"stable": {"addresses": ["127.0.0.1:9001"]}}, "spec.stable.revision: required field is missing"),
-        ({"stable": {"addresses": [], "revision": "v1"}}, "spec.stable.addresses: "),
+        ({"stable": {"addresses": [], "revision": "v1"}}, "spec.stable: exactly one of addresses and dns is needed"),
         ({"stable": {"addresses": ["localhost:80"], "revision": "v1"}}, "spec.stable.addresses[0]: expected an IP"),
         ({"stable": {"addresses": ["127.0.0.1"], "revision": "v1"}}, "spec.stable.addresses[0]: expected an IP"),
         ({"stable": {"addresses": ["127.0.0.1:0"], "revision": "v1"}}, "spec.stable.addresses[0]: expected an IP"),
@@ -129,9 +161,11 @@ def test_steps_read_as_argo_writes_them() -> None:
             {"stable": {"addresses": ["[::1]:80", "[0::1]:80"], "revision": "v1"}},
             "spec.stable.addresses[1]: [0::1]:80 is listed twice",
         ),
-        ({"mirror": {"percent": 1}}, "spec.mirror: unknown field"),
+        ({"mirror": {"percent": 1}}, "spec.mirror.arm: required field is missing"),
+        ({"mirror": {"arm": "stable", "percent": 1}}, "spec.mirror.arm: expected canary, the only arm beside stable"),
+        ({"mirror": {"arm": "canary", "percent": 101}}, "spec.mirror.percent: expected a percentage"),
         ({"judge": {}}, "spec.judge: unknown field"),
-        ({"onArmDown": "Stable"}, "spec.onArmDown: unknown field"),
+        ({"onArmDown": "stable"}, "spec.onArmDown: Input should be 'Stable' or 'Error'"),
         ({"strategy": {"blueGreen": {}}}, "spec.strategy.canary: required field is missing"),
         (steps(), "spec.strategy.canary.steps: "),
         (steps({}), "spec.strategy.canary.steps[0]: exactly one of"),

@@ -29,6 +29,10 @@ from tests.support.fake_controller import FakeController
             "start checkout --revision v2 --addresses 127.0.0.1:9002,[::1]:9003",
             {"verb": "Start", "revision": "v2", "addresses": ["127.0.0.1:9002", "[::1]:9003"]},
         ),
+        (
+            "start checkout --revision v2 --dns v2.example:80",
+            {"verb": "Start", "revision": "v2", "dns": {"host": "v2.example", "port": 80}},
+        ),
     ],
 )
 def test_each_verb_is_one_action(controller: FakeController, run: Run, line: str, action: dict[str, object]) -> None:
@@ -71,6 +75,9 @@ def test_a_refusal_is_told_with_its_reason(controller: FakeController, run: Run)
         "set speed 25",
         "start checkout --addresses 127.0.0.1:9002",
         "start checkout --revision v2 --addresses 127.0.0.1:9002,",
+        "start checkout --revision v2 --dns v2.example",
+        "start checkout --revision v2 --dns :80",
+        "start checkout --revision v2 --dns v2.example:80 --addresses 127.0.0.1:9002",
         "promote checkout --timeout 5",
         "promote checkout --timeout 0s",
         "promote checkout extra",

@@ -164,6 +164,18 @@ async def test_verbs_are_done_or_refused_with_the_reason(at: Desk) -> None:
             {"verb": "Start", "by": "anna", "revision": "v7", "addresses": ["127.0.0.1:1", "127.0.0.1:1"]},
             "addresses[1]",
         ),
+        (
+            {
+                "verb": "Start",
+                "by": "a",
+                "revision": "v7",
+                "addresses": ["127.0.0.1:1"],
+                "dns": {"host": "a", "port": 1},
+            },
+            "",
+        ),
+        ({"verb": "Start", "by": "anna", "revision": "v7", "dns": {"host": "127.0.0.1", "port": 1}}, "dns.host"),
+        ({"verb": "Promote", "by": "anna", "dns": {"host": "a", "port": 1}}, "dns"),
         ({"verb": "Promote", "by": "x" * 257}, "by"),
         ([], ""),
         ("Promote", ""),
@@ -184,6 +196,13 @@ async def test_start_takes_addresses_or_the_documents(at: Desk) -> None:
     await at.until("Paused")
     assert (await at.get())["status"]["revision"] == {"stable": "v1", "canary": "v3"}
     assert (await at.act("Start", revision="v2"))[0] == 200
+
+
+async def test_start_takes_a_name_and_speaks_to_it_as_to_the_documents_canary(at: Desk) -> None:
+    """`cohort start --revision --dns`: how a version is checked is in the document alone."""
+    assert (await at.act("Start", revision="v3", dns={"host": "v3.example", "port": 80}))[0] == 200
+    await at.until("Paused")
+    assert (await at.get())["status"]["revision"] == {"stable": "v1", "canary": "v3"}
 
 
 async def test_events_are_told_from_a_number_on(at: Desk) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tests.wire.case import Step
 from tests.wire.link import Link, play
+from tests.wire.secure import Secure
 from tests.wire.service import PROBE
 from tests.wire.strict import ClientRequestReader, Message, ResponseReader
 
@@ -27,7 +29,9 @@ class Client:
         changed: Set whenever anything happens.
     """
 
-    def __init__(self, sock: socket.socket, changed: asyncio.Event, versions: Sequence[bytes]) -> None:
+    def __init__(
+        self, sock: socket.socket, changed: asyncio.Event, versions: Sequence[bytes], secure: Secure | None = None
+    ) -> None:
         self.reader = ResponseReader(versions=versions)
         self.final_at: list[float] = []
         self.arrivals: list[tuple[float, int]] = []
@@ -38,21 +42,32 @@ class Client:
         self._waited = 0
         self._concluded: tuple[int, int, int, bool, str] | None = None
         self._news = asyncio.Event()
-        self.link = Link(sock, self._data, self._end, self._written)
+        self.link = Link(sock, self._data, self._end, self._written, secure)
 
     @classmethod
-    async def connect(cls, port: int, changed: asyncio.Event, versions: Sequence[bytes] = (b"HTTP/1.1",)) -> Client:
-        """Open a connection on loopback, for answers of these versions."""
+    async def connect(
+        cls,
+        port: int,
+        changed: asyncio.Event,
+        versions: Sequence[bytes] = (b"HTTP/1.1",),
+        tls: Mapping[str, Any] | None = None,
+    ) -> Client:
+        """Open a connection on loopback, for answers of these versions; ``tls`` as in `Secure`."""
         sock = socket.socket()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             async with asyncio.timeout(CONNECT_S):
                 await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+                secure = None if tls is None else Secure(tls)
+                is_agreed = secure is None or await secure.shake(sock)
         except BaseException:
             sock.close()
             raise
-        return cls(sock, changed, versions)
+        client = cls(sock, changed, versions, secure if is_agreed else None)
+        if not is_agreed:
+            client.link.do("shut_wr")  # what the script sends goes nowhere
+        return client
 
     def conclude(self) -> None:
         """The case is over: what comes or is done from here on is not part of it."""

@@ -21,8 +21,6 @@ def obstacle(case: Case) -> str:
     """Why a case cannot be run; empty where it can."""
     if case.phase != "1":
         return f"phase {case.phase}"
-    if case.port == "tls":
-        return "no TLS port in the stand yet"
     if case.profile == "mirror" and "mirror" not in Plan.model_fields:
         return "no mirroring yet"
     if case.profile == "h2":

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from tests.wire.case import Await, Do, Drip, Echo, Pause, Step, Write
+from tests.wire.secure import Secure
 
 READ_BYTES = 65_536
 WRITE_BYTES = 16_384  # at once: what is written is taken apart too, which takes longer than writing it
@@ -34,6 +35,7 @@ class Link:
         on_data: Called with the bytes of each read.
         on_end: Called once the other side has closed or reset.
         on_write: Called with bytes that are about to be sent.
+        secure: TLS, its handshake done; ``sent`` and what is called hear of what is inside.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Link:
         on_data: Callable[[bytes], None],
         on_end: Callable[[], None],
         on_write: Callable[[bytes], object] = bytes,
+        secure: Secure | None = None,
     ) -> None:
         sock.setblocking(False)
         self.sock = sock
@@ -55,6 +58,7 @@ class Link:
         self._on_data = on_data
         self._on_end = on_end
         self._on_write = on_write
+        self._secure = secure
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._reading = asyncio.create_task(self._read())
@@ -71,9 +75,13 @@ class Link:
                 await self._may_read.wait()
                 data = await loop.sock_recv(self.sock, READ_BYTES)
                 if not data:
-                    self.ended = "eof"
+                    # Without close_notify it is as if it had been reset: what came may be part of what was sent.
+                    self.ended = "eof" if self._secure is None or self._secure.is_over else "reset"
                     break
-                self._on_data(data)
+                if self._secure is not None:
+                    data = self._secure.opened(data)
+                if data:
+                    self._on_data(data)
         except OSError:
             self.ended = "reset"
         self.ended_at = time.monotonic()
@@ -88,7 +96,7 @@ class Link:
                 self.is_blocked = True
                 part = view[:WRITE_BYTES]
                 self._on_write(bytes(part))
-                await loop.sock_sendall(self.sock, part)
+                await loop.sock_sendall(self.sock, self._secure.sealed(bytes(part)) if self._secure else part)
                 self.is_blocked = False
                 self.sent += part
                 self.sent_at = self.progress_at = time.monotonic()

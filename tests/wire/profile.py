@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tests.wire import secure
 from tests.wire.case import Case
 
 COOKIE = "cohort"
@@ -39,7 +40,7 @@ def settings(profile: str, limits: Mapping[str, int], response_head_ms: int, adm
 
     document: dict[str, Any] = {
         "kind": "ProxySettings",
-        "listeners": [{"address": "127.0.0.1:0"}],
+        "listeners": [{"address": "127.0.0.1:0"}, secure.listener()],
         "metrics": {"listen": "127.0.0.1:0"},
         "admin": {"listen": admin, "tokenFile": "token"},
         "planFile": "plan.json",

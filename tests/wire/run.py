@@ -121,12 +121,13 @@ class Run:
         self._begin()
         state = await stand.state() if case.port == "admin" else None
         is_admin = case.port == "admin"
-        port = stand.admin_port if is_admin else stand.port
+        port = {"admin": stand.admin_port, "tls": stand.tls_port}.get(case.port, stand.port)
+        tls = case.tls if case.port == "tls" and not case.raw_tcp else None
         versions = BOTH if is_admin else BOTH[:1]  # where nobody keeps a connection HTTP/1.0 is as good
         tasks: list[asyncio.Task[None]] = []
         try:
             for _ in range(case.conns):
-                self.clients.append(await Client.connect(port, self._changed, versions))
+                self.clients.append(await Client.connect(port, self._changed, versions, tls))
             tasks = [asyncio.create_task(client.run(send)) for client in self.clients]
             faults = await self._until_outcome(outcomes)
             follow = [] if faults else await self._follow_up(outcomes)

@@ -19,6 +19,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.wire import profile as profiles
+from tests.wire import secure
 from tests.wire.service import Service
 from tests.wire.watch import PING, Watch
 
@@ -38,7 +39,7 @@ class Stand:
 
     Attributes:
         profile: Which of `case.PROFILES`.
-        port: Of the data port.
+        port: Of the data port, `tls_port` of the one with TLS.
         admin_port: Of the admin API; `token` opens it.
         services: By name: `a` and `b` are stable's, `canary` and `canary_b` the canary's.
         pid: Of the worker.
@@ -49,7 +50,7 @@ class Stand:
         self.folder = folder
         self.token = secrets.token_hex(16)
         self.generation = 1
-        self.port = self.admin_port = self.metrics_port = self.pid = 0
+        self.port = self.tls_port = self.admin_port = self.metrics_port = self.pid = 0
         self.services: dict[str, Service] = {}
         self._limits = limits
         self._response_head_ms = response_head_ms
@@ -87,6 +88,7 @@ class Stand:
     def _write(self) -> None:
         document = profiles.settings(self.profile, self._limits, self._response_head_ms, f"127.0.0.1:{self.admin_port}")
         (self.folder / "proxy.json").write_text(json.dumps(document))
+        secure.write_certificates(self.folder)
         (self.folder / "token").write_text(self.token)
         (self.folder / "plan.json").write_text(json.dumps(self.plan()))
 
@@ -97,7 +99,7 @@ class Stand:
             return False
         if not state["ready"]:
             return False
-        self.port = int(state["listeners"][0].rpartition(":")[2])
+        self.port, self.tls_port = (int(text.rpartition(":")[2]) for text in state["listeners"])
         self.metrics_port = int(state["metrics"][0].rpartition(":")[2])
         self.pid = state["workers"][0]["pid"]
         return True

@@ -323,6 +323,23 @@ class HealthCheck(Document):
         return self
 
 
+def _server_name(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return _host_name(text)
+
+
+class ArmTls(Document):
+    """The endpoints of an arm speak TLS, and must prove a name. An empty mapping is enough.
+
+    Attributes:
+        server_name: Absent: the name that they are found by, or each one's address.
+    """
+
+    server_name: Annotated[str, Field(max_length=253), AfterValidator(_server_name)] | None = None
+
+
 class Arm(Document):
     """One version: its revision, its share of users in basis points and where it listens."""
 
@@ -333,11 +350,19 @@ class Arm(Document):
     dns: Dns | None = None
     health_check: HealthCheck | None = None
 
+    tls: ArmTls | None = None
+
     @model_validator(mode="after")
     def _check(self) -> Arm:
         if self.dns is not None and self.endpoints:
             raise ValueError("exactly one of endpoints and dns is needed")
         return self
+
+    def proven_name(self, address: str) -> str | None:
+        """What the endpoint at an address must prove to be; None: it is spoken to without TLS."""
+        if self.tls is None:
+            return None
+        return (self.tls.server_name or (self.dns.host if self.dns else address)).removesuffix(".")
 
 
 class Plan(Document):

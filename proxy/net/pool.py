@@ -18,7 +18,7 @@ LAST_RESORT_S = 1.0  # how soon an arm that is down is probed, whatever the back
 
 
 class Endpoint:
-    """One address and its connections, shared by all plans that name the address.
+    """One address and its connections, shared by all plans that name the address and want the same proof of it.
 
     Attributes:
         arm: The arm that names it, the latest where several do.
@@ -26,18 +26,21 @@ class Endpoint:
         idle: Connections ready for use, oldest first; a dictionary as an ordered set.
         is_healthy: The verdict of active checks, True without.
         is_probed: A connection is being tried.
+        server_name: What it must prove to be by TLS; None: it is spoken to without.
         plans: Plans in use that name this endpoint; 0 means that connections are closed after use.
         since: When it came into use, or back, in loop time; its share grows from here.
         standing: What this worker's requests say of it.
     """
 
     __slots__ = (
-        "active", "address", "arm", "idle", "is_healthy", "is_probed", "plans", "port", "since", "standing", "text",
+        "active", "address", "arm", "idle", "is_healthy", "is_probed", "plans", "port", "server_name", "since",
+        "standing", "text",
     )  # fmt: skip
 
-    def __init__(self, address: str, port: int) -> None:
+    def __init__(self, address: str, port: int, server_name: str | None = None) -> None:
         self.address = address
         self.port = port
+        self.server_name = server_name
         self.text = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         self.arm = ""
         self.active = 0
@@ -77,8 +80,12 @@ class Endpoint:
         """One plan fewer names this endpoint; the last one closes what is idle."""
         self.plans -= 1
         if not self.plans:
-            while connection := self.take():
-                connection.close()
+            self.clear()
+
+    def clear(self) -> None:
+        """Close what is idle."""
+        while connection := self.take():
+            connection.close()
 
 
 def usable(endpoints: Sequence[Endpoint], panic_percent: int, soon: float) -> list[Endpoint]:

@@ -11,6 +11,7 @@ import random
 import resource
 import select
 import socket
+import ssl
 import time
 from collections import deque
 from functools import partial
@@ -26,7 +27,8 @@ from proxy.keys import Keys
 from proxy.memo import HeadMemo, ResponseMemo
 from proxy.net.accesslog import AccessLog
 from proxy.net.arrival import Arrival
-from proxy.net.credentials import Credentials, Presented
+from proxy.net.credentials import Credentials, Presented, upstream_context
+from proxy.net.dial import dial
 from proxy.net.downstream import Downstream
 from proxy.net.pool import Endpoint, Room
 from proxy.net.upstream import HOLD_BUDGET, Upstream
@@ -111,7 +113,7 @@ class Server:
         self._views: dict[int, View] = {}
         self._view: View | None = None
         self._sequence = 0
-        self._endpoints: dict[tuple[str, int, bool], Endpoint] = {}
+        self._endpoints: dict[tuple[str, int, str | None, bool], Endpoint] = {}
         self._addresses: dict[str, list[str]] = {}
         self._unhealthy: set[tuple[str, int]] = set()
         self._rooms: dict[tuple[str, bool], Room] = {}
@@ -124,6 +126,8 @@ class Server:
         self._past_at = 0.0
         self._judges_from = 0.0
         self._presented: dict[int, Presented] = {}
+        self._credentials = Credentials()
+        self._upstream_tls: ssl.SSLContext | None = None  # made when it is needed: the system's authorities take 20 ms
         self._listeners: list[tuple[socket.socket, int]] = []
         self._accepting: list[asyncio.Server] = []
         self._cap = min(limits.connections, _most_connections())
@@ -181,27 +185,29 @@ class Server:
         for arm in arms:
             if arm.dns and arm.dns[0] in found["names"]:
                 name, port = arm.dns
-                arm.move([self._endpoint(text, port, arm.name, arm.is_mirror) for text in self._addresses[name]])
+                arm.move([self._endpoint(text, port, arm.of_plan, arm.is_mirror) for text in self._addresses[name]])
             self._refresh(arm)
         self._forget_endpoints()
 
     def _arm_endpoints(self, arm: Arm, for_copies: bool) -> list[Endpoint]:
         if arm.dns is None:
-            return [self._endpoint(e.address, e.port, arm.name, for_copies) for e in arm.endpoints]
+            return [self._endpoint(e.address, e.port, arm, for_copies) for e in arm.endpoints]
         known = self._addresses.get(arm.dns.host, ())
-        return [self._endpoint(address, arm.dns.port, arm.name, for_copies) for address in known]
+        return [self._endpoint(address, arm.dns.port, arm, for_copies) for address in known]
 
     def _forget_endpoints(self) -> None:
         """Let go of those that no plan names and no request uses."""
         for key in [key for key, endpoint in self._endpoints.items() if not endpoint.plans and not endpoint.active]:
             del self._endpoints[key]
 
-    def _endpoint(self, address: str, port: int, arm: str, for_copies: bool) -> Endpoint:
-        endpoint = self._endpoints.get((address, port, for_copies))
+    def _endpoint(self, address: str, port: int, arm: Arm, for_copies: bool) -> Endpoint:
+        server_name = arm.proven_name(address)
+        key = (address, port, server_name, for_copies)
+        endpoint = self._endpoints.get(key)
         if endpoint is None:
-            endpoint = self._endpoints[(address, port, for_copies)] = Endpoint(address, port)
+            endpoint = self._endpoints[key] = Endpoint(address, port, server_name)
             endpoint.is_healthy = (address, port) not in self._unhealthy
-        endpoint.enlist(arm, self.loop.time())
+        endpoint.enlist(arm.name, self.loop.time())
         return endpoint
 
     def _room(self, arm: str, for_copies: bool) -> Room:
@@ -233,7 +239,10 @@ class Server:
         for index, (listener, pairs) in enumerate(zip(self.settings.listeners, credentials.listeners, strict=True)):
             if listener.tls is not None:
                 presented[index] = Presented(pairs, listener.tls.min_version)
-        self._presented = presented
+        self._presented, self._credentials, self._upstream_tls = presented, credentials, None
+        for endpoint in self._endpoints.values():
+            if endpoint.server_name is not None:
+                endpoint.clear()
 
     # --- connections
 
@@ -309,6 +318,8 @@ class Server:
         began = self.loop.time()
         try:
             async with asyncio.timeout(self.connect_s):
+                if endpoint.server_name is not None:
+                    return await self._open_tls(endpoint, endpoint.server_name)
                 _, connection = await self.loop.create_connection(
                     lambda: Upstream(self, endpoint), endpoint.address, endpoint.port
                 )
@@ -320,6 +331,13 @@ class Server:
             if error.errno not in _OUR_FAULT:
                 self._unreachable(endpoint, str(error), refused=True)
             raise UpstreamError("connect", f"{endpoint.text}: {error}") from None
+        return connection
+
+    async def _open_tls(self, endpoint: Endpoint, server_name: str) -> Upstream:
+        if self._upstream_tls is None:
+            self._upstream_tls = upstream_context(self._credentials)
+        connection = Upstream(self, endpoint)
+        await dial(self._upstream_tls, server_name, endpoint.address, endpoint.port, connection, self.read_buffer)
         return connection
 
     # --- endpoints

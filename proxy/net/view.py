@@ -22,6 +22,7 @@ class ArmView:
         dns: Name and port that its endpoints come from; None: the plan lists them.
         is_mirror: It gets copies only.
         is_mixed: Not all usable endpoints take an equal share: some are new, or on probation.
+        of_plan: As the plan has it.
         room: What this arm may use at once, under whatever plan.
         stable: It is the first arm.
         usable: The endpoints that requests may use.
@@ -37,6 +38,7 @@ class ArmView:
         "is_mirror",
         "is_mixed",
         "name",
+        "of_plan",
         "room",
         "stable",
         "usable",
@@ -45,6 +47,7 @@ class ArmView:
     def __init__(self, plan: Plan, arm: Arm, endpoints: list[Endpoint], room: Room, is_mirror: bool = False) -> None:
         self.name = arm.name
         self.is_mirror = is_mirror
+        self.of_plan = arm
         self.dns = (arm.dns.host, arm.dns.port) if arm.dns else None
         self.endpoints = endpoints
         self.room = room

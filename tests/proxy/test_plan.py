@@ -303,3 +303,24 @@ def test_an_arm_may_have_checks() -> None:
 def test_a_faulty_check_is_refused(check: dict[str, Any], fault: str) -> None:
     (found,) = faults(arms=[ARM | {"healthCheck": check}], revision=None)
     assert fault in found
+
+
+@pytest.mark.parametrize(
+    ("arm", "proven"),
+    [
+        ({}, None),
+        ({"tls": {}}, "192.0.2.1"),
+        ({"tls": {"serverName": "shop.test"}}, "shop.test"),
+        ({"tls": {"serverName": "2001:DB8::1"}}, "2001:db8::1"),
+        ({"tls": {}, "dns": {"host": "shop.test.", "port": 443}}, "shop.test"),
+        ({"tls": {"serverName": "a.test"}, "dns": {"host": "shop.test", "port": 443}}, "a.test"),
+    ],
+)
+def test_an_endpoint_proves_a_name(arm: dict[str, Any], proven: str | None) -> None:
+    """The one given, else the one that it was found by."""
+    assert plan(arms=[ARM | arm], revision=None).arms[0].proven_name("192.0.2.1") == proven
+
+
+@pytest.mark.parametrize("name", ["", "*.test", "a b", "https://a.test", "a.test:443", "-a.test"])
+def test_a_server_name_is_a_host_without_port(name: str) -> None:
+    assert any("serverName" in fault for fault in faults(arms=[ARM | {"tls": {"serverName": name}}], revision=None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -60,7 +61,10 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def service(
-    handler: Callable[[Service], Handler], address: str = "127.0.0.1", port: int = 0
+    handler: Callable[[Service], Handler],
+    address: str = "127.0.0.1",
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[tuple[Service, int]]:
     """A listening service and its port."""
     running: Service
@@ -69,7 +73,7 @@ async def service(
         await running(reader, writer)
 
     running = Service(lambda reader, writer: handler(running)(reader, writer))
-    server = await asyncio.start_server(forward, address, port)
+    server = await asyncio.start_server(forward, address, port, ssl=tls)
     try:
         yield running, server.sockets[0].getsockname()[1]
     finally:

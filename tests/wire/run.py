@@ -198,7 +198,7 @@ class Run:
             return []
         await self._scripts_end()
         wrong = await asyncio.gather(
-            *(client.ask(self._nonce, self.stand.host, VICTIM_S) for client in self.clients if not client.is_over)
+            *(client.ask(self._nonce, self._host, VICTIM_S) for client in self.clients if not client.is_over)
         )
         return [f"keepalive: the next request on this connection got {text}" for text in wrong if text]
 
@@ -209,6 +209,12 @@ class Run:
             if time.monotonic() > deadline:
                 return
             await asyncio.sleep(0.01)
+
+    @property
+    def _host(self) -> bytes:
+        """A Host that reaches a service, on a connection that was made for one too."""
+        asked = self.case.tls.get("sni")
+        return asked.encode() if asked else self.stand.host
 
     @property
     def _nonce(self) -> bytes:

@@ -96,7 +96,7 @@ async def test_an_endpoint_is_probed_and_comes_back(bound: socket.socket, dead: 
         await until(lambda: series(proxy, "ejected").get(("stable",)) == 1)
         back = await asyncio.start_server(answer_all, sock=bound)
         async with back:
-            found = proxy.server._endpoints[("127.0.0.1", dead, False)]
+            found = proxy.server._endpoints[("127.0.0.1", dead, None, False)]
             await until(lambda: not found.standing.is_out)
             found.since = -100.0  # its slow start is over
             while found.standing.failures:
@@ -119,7 +119,7 @@ async def test_one_that_never_answers_is_ejected_after_a_row_of_time_outs() -> N
     hung = Gate()
     async with service(hung) as (_, slow), service(replies(REPLY)) as (_, port), Proxy(settings) as proxy:
         proxy.adopt(plan([slow, port], []))
-        found = proxy.server._endpoints[("127.0.0.1", slow, False)]
+        found = proxy.server._endpoints[("127.0.0.1", slow, None, False)]
         while not found.standing.is_out:
             async with asked(proxy, GET, 4) as answers:
                 pass
@@ -174,7 +174,7 @@ async def test_closing_idle_connections_is_no_failure() -> None:
     async with service(once) as (_, port), Proxy({"endpoints": {"failures": 1}}) as proxy:
         proxy.adopt(plan([port], []))
         assert await ask(proxy, GET, 6) == [b"200"] * 6
-        assert not proxy.server._endpoints[("127.0.0.1", port, False)].standing.failures
+        assert not proxy.server._endpoints[("127.0.0.1", port, None, False)].standing.failures
 
 
 async def test_users_of_an_arm_that_is_down_get_stable(dead: int) -> None:
@@ -376,7 +376,7 @@ async def test_time_outs_of_a_loop_that_stood_still_are_nobodys_fault() -> None:
     async with service(replies(REPLY)) as (_, port), Proxy({"endpoints": {"failures": 1}}) as proxy:
         proxy.adopt(plan([port], []))
         await proxy.ask(GET)
-        found = proxy.server._endpoints[("127.0.0.1", port, False)]
+        found = proxy.server._endpoints[("127.0.0.1", port, None, False)]
         proxy.server._slept(asyncio.get_running_loop().time())
         proxy.server.endpoint_failed(found, UpstreamError("timeout", "no answer in time", 504))
         assert not found.standing.failures

@@ -209,7 +209,7 @@ async def test_copies_have_connections_and_room_of_their_own() -> None:
         await proxy.ask(GET)
         await until(lambda: proxy.server._rooms[("canary", True)].busy == 1)
         assert proxy.server._rooms[("canary", False)].busy == 0
-        assert not proxy.server._endpoints[("127.0.0.1", canary, False)].active
+        assert not proxy.server._endpoints[("127.0.0.1", canary, None, False)].active
 
 
 USERS = [{"header": {"name": "X-User-Id", "trust": "Anyone"}}]

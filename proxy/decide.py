@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
+from proxy import baggage
 from proxy.assign import arm_index, bucket, mirror_salt
 from proxy.cookie import UserCookie
 from proxy.errors import DownstreamError
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 RESERVED = b"/.cohort/"
 EXPLAIN = b"x-cohort-explain"
+# What an outer cohort says.
+ARM = b"x-cohort-arm"
+REASON = b"x-cohort-reason"
+BAGGAGE = b"baggage"
 
 # Fields that every client sends for reasons of its own: a route or a source that looks at one does not take it away
 # from the service, whoever sent it.
@@ -49,8 +54,10 @@ class Decision:
 
     Attributes:
         arm: Index in the plan's arms.
-        reason: ``abort``, ``route/<name>``, ``preview``, ``header/<name>``, ``split/<name>``, ``split`` or ``unkeyed``.
-        source: ``user`` where a user's share decided or an abort did for one with a key, else ``forced``.
+        reason: ``abort``, ``route/<name>``, ``outer``, ``preview``, ``header/<name>``, ``split/<name>``, ``split`` or
+            ``unkeyed``.
+        source: ``mirror`` for an outer cohort's copy; ``user`` where a user's share decided, or an abort did for one
+            with a key; else ``forced``.
         key: The user key, 16 bytes; None for a request without.
         set_cookies: Complete ``Set-Cookie`` lines for the answer.
         rekeyed: The user was known by another key until now, and may have moved.
@@ -98,6 +105,7 @@ class Splitter:
 
     def __init__(self, plan: Plan, keys: Keys, trusted: TrustedPeers, rng: Callable[[int], bytes]) -> None:
         self._names = [arm.name for arm in plan.arms]
+        self._known = frozenset((*self._names, "stable", "canary"))
         self._on_trial = plan.revision is not None
         self._salt = bytes.fromhex(plan.salt)
         self._canary_bp = plan.arms[1].weight_bp if len(plan.arms) > 1 else 0
@@ -114,7 +122,7 @@ class Splitter:
             frozenset(method.encode() for method in plan.mirror.methods) if plan.mirror else frozenset()
         )
         self._mirror_bucket = lru_cache(REMEMBERED_USERS)(partial(bucket, salt=mirror_salt(self._salt)))
-        self._wanted = self._routes.headers | self._identity.headers | {EXPLAIN}
+        self._wanted = self._routes.headers | self._identity.headers | {EXPLAIN, ARM, REASON, BAGGAGE}
         # Users come again: their buckets under this salt, 2 MB at the most.
         self._bucket = lru_cache(REMEMBERED_USERS)(partial(bucket, salt=self._salt))
         self.reserved = frozenset(
@@ -156,6 +164,8 @@ class Splitter:
             self._answer_locally(decision, facts, secure, latched, now)
             return decision
         self._choose(decision, facts, route, latched, now)
+        if peer_trusted and (outer := _outer(facts)) is not None and outer[1]:
+            decision.source = "mirror"
         if route is not None:
             decision.answer = route.answer
             if route.strip and (path := strip(request.path, route.strip)) is not None:
@@ -174,6 +184,8 @@ class Splitter:
             decision.source = "forced" if key is None else "user"
         elif route is not None and route.always:
             decision.arm, decision.reason = route.arm, route.reason
+        elif facts.peer_trusted and (outer := self._outer_arm(facts)) is not None:
+            decision.arm, decision.reason = outer, "outer"
         elif self._preview.is_on and (pinned := self._preview.pinned(facts.cookies, now)) is not None:
             decision.arm, decision.reason = self._arm_of(pinned), "preview"
         elif self._routes.header_routes and (header := first_match(self._routes.header_routes, facts)) is not None:
@@ -185,6 +197,11 @@ class Splitter:
             decision.arm = arm_index(self._bucket(key), canary_bp, self._third_bp)
             decision.reason = "split" if route is None else route.reason
             decision.source = "user"
+
+    def _outer_arm(self, facts: Facts) -> int | None:
+        """The arm that a trusted cohort in front has chosen; None if it has not, or if this plan has no such arm."""
+        outer = _outer(facts)
+        return self._arm_of(outer[0]) if outer is not None and outer[0] in self._known else None
 
     def _is_mirrored(self, decision: Decision, request: Request, latched: bool) -> bool:
         """Whether a request that its user's own share sent elsewhere is copied; what a route keeps away stays away."""
@@ -223,3 +240,17 @@ class Splitter:
         self._choose(decision, facts, first_match(self._routes.routes, facts), latched, now)
         facts.path = asked
         decision.local = self._preview.answer(facts, self._names[decision.arm], decision.reason, secure, now)
+
+
+def _outer(facts: Facts) -> tuple[str, bool] | None:
+    """What the cohort in front says: the arm's name, and whether the request is a copy; the header before baggage.
+
+    Of two lines one may be an attacker's, before or after that cohort's: then it says nothing.
+    """
+    name = facts.headers.get(ARM)
+    if name is not None:
+        return None if ARM in facts.repeated else (name.decode("latin-1"), facts.headers.get(REASON) == b"mirror")
+    members = facts.headers.get(BAGGAGE)
+    if members is not None and BAGGAGE in facts.repeated:
+        members = b",".join(value for field, _, value in facts.request.fields if field == BAGGAGE)
+    return None if members is None else baggage.read(members)

@@ -13,7 +13,7 @@ MAX_PARAMETERS = 1000  # PHP's default too; a target may hold 8,000
 _NONE: frozenset[bytes] = frozenset()
 _DIGITS = "0123456789abcdefABCDEF"
 ESCAPES = {(a + b).encode(): int(a + b, 16) for a in _DIGITS for b in _DIGITS}
-_BYTES = {digits: bytes((code,)) for digits, code in ESCAPES.items()}
+BYTES = {digits: bytes((code,)) for digits, code in ESCAPES.items()}
 
 
 class Facts:
@@ -93,7 +93,7 @@ def parse_query(query: bytes) -> dict[bytes, bytes]:
 def _decoded(text: bytes) -> bytes:
     if b"+" in text:
         text = text.replace(b"+", b" ")
-    return unescape(text, _BYTES) if b"%" in text else text
+    return unescape(text, BYTES) if b"%" in text else text
 
 
 def unescape(text: bytes, meaning: Mapping[bytes, bytes]) -> bytes:

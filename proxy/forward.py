@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
+from proxy.baggage import replace as with_member
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Field, Request, Response
 
-_KEEP, _DROP, _HOP, _REQUEST_ID, _TRACE, _BAGGAGE = range(6)
+_KEEP, _DROP, _HOP, _REQUEST_ID, _TRACE, _STATE, _BAGGAGE = range(7)
 
-# What a request's fields tell: the lines that go on as they came, then the values of X-Request-Id (empty if it is not
-# one), traceparent (likewise), baggage, and of the forwarded set by name, None where the peer is not to be believed.
+# What a request's fields tell: the lines that go on as they came; the value of X-Request-Id, empty if it is not one;
+# the lines of a trace, empty if none is valid; the value of baggage; and those of the forwarded set by name, None where
+# the peer is not to be believed.
 Told = tuple[bytes, bytes, bytes, bytes | None, dict[bytes, bytes] | None]
 
 OWN_PREFIX = b"x-cohort-"
@@ -31,7 +33,7 @@ FORWARDED_FIELDS = frozenset(
         b"x-real-ip",
     )
 )
-_SPOKEN = {b"x-request-id": _REQUEST_ID, b"traceparent": _TRACE, b"baggage": _BAGGAGE}
+_SPOKEN = {b"x-request-id": _REQUEST_ID, b"traceparent": _TRACE, b"tracestate": _STATE, b"baggage": _BAGGAGE}
 # Said again with our own hop behind it; the rest of a trusted peer's set goes on as it came.
 _CONTINUED = frozenset((b"x-forwarded-for", b"forwarded", b"x-forwarded-proto", b"x-forwarded-host"))
 # What an answer's fields tell: the lines that go on as they came, Date lines, the Cache-Control value (None without
@@ -40,9 +42,12 @@ ToldAnswer = tuple[bytes, bytes, bytes | None, bytes]
 MAX_NAMES = 1024  # names whose treatment is remembered; a client may invent any number of them
 
 _REQUEST_ID_TEXT = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
-# W3C Trace Context section 3.2: version 00, and neither id all zeros.
-_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_OWN_BAGGAGE = re.compile(rb"[ \t]*cohort\.arm[ \t]*[=;,]|[ \t]*cohort\.arm[ \t]*\Z")
+# W3C Trace Context section 3.2: neither id all zeros, version ff invalid; of a version above 00 what 00 has must be
+# there, and more may follow a dash.
+_TRACEPARENT = re.compile(
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.DOTALL
+)
+MAX_STATES = 32  # members of tracestate; section 3.3.1.1
 
 
 class RequestRules:
@@ -117,16 +122,16 @@ class RequestRules:
         else:
             extra += _appended(forwarded, peer, secure, host)
         if baggage_before is not None:
-            baggage = _with_member(baggage_before, baggage)
+            baggage = with_member(baggage_before, baggage)
         request_id = request_id or fresh_id
         return _REQUEST % (
             request.method, target, host, kept, extra, lines, request_id,
-            trace or b"00-%b-%b-00" % (fresh_id, fresh_id[:16]), baggage,
+            trace or b"traceparent: 00-%b-%b-00\r\n" % (fresh_id, fresh_id[:16]), baggage,
         ), request_id  # fmt: skip
 
     def _read(self, request: Request) -> Told:
         """Sort the fields: what goes on as it came, and what is said together with our own words."""
-        kept, request_id, traces, baggage = [], b"", [], None
+        kept, request_id, traces, states, baggage = [], b"", [], None, None
         forwarded: dict[bytes, bytes] | None = {} if self._trusted else None
         for name, line, value in request.fields:
             action = self._actions.get(name)
@@ -139,16 +144,17 @@ class RequestRules:
                     request_id = value
             elif action == _TRACE:
                 traces.append(value)
+            elif action == _STATE:
+                states = _joined(states, value)
             elif action == _BAGGAGE:
                 baggage = _joined(baggage, value)
             elif action == _HOP:
                 assert forwarded is not None  # untrusted peers' are dropped
                 forwarded[name] = _joined(forwarded.get(name), value)
-        trace = traces[0] if len(traces) == 1 and _TRACEPARENT.fullmatch(traces[0]) else b""
-        return b"".join(kept), request_id, trace, baggage, forwarded or None
+        return b"".join(kept), request_id, _trace_lines(traces, states or b""), baggage, forwarded or None
 
 
-_REQUEST = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\ntraceparent: %b\r\nbaggage: %b\r\n\r\n"
+_REQUEST = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\n%bbaggage: %b\r\n\r\n"
 SWITCH_LINES = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"  # the only protocol that is switched to
 _FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
 
@@ -174,10 +180,22 @@ def _joined(before: bytes | None, value: bytes) -> bytes:
     return value if before is None else b"%b, %b" % (before, value)
 
 
-def _with_member(baggage: bytes, own: bytes) -> bytes:
-    """W3C Baggage: one list; a member of our name that a client sent is replaced."""
-    kept = [member for member in baggage.split(b",") if member.strip(b" \t") and not _OWN_BAGGAGE.match(member)]
-    return b",".join([*kept, own])
+def _trace_lines(parents: list[bytes], states: bytes) -> bytes:
+    """The lines of one valid trace as they came; empty for any other, whose state belongs to nothing."""
+    if len(parents) != 1 or not _TRACEPARENT.fullmatch(parents[0]):
+        return b""
+    lines = b"traceparent: %b\r\n" % parents[0]
+    if 0 < sum(1 for state in states.split(b",") if state.strip(b" \t")) <= MAX_STATES:
+        lines += b"tracestate: %b\r\n" % states
+    return lines
+
+
+def sent_id(request: Request) -> bytes:
+    """The id that a client gave its request; empty if it gave none that is one."""
+    for name, _, value in request.fields:
+        if name == b"x-request-id" and _REQUEST_ID_TEXT.fullmatch(value):
+            return value
+    return b""
 
 
 def passed_on(fields: Iterable[Field]) -> bytes:

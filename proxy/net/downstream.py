@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from proxy.errors import DownstreamError, ProxyError
-from proxy.forward import own_answer
+from proxy.forward import own_answer, sent_id
 from proxy.http1 import Request, request_head_end
 from proxy.identity import client_address
 from proxy.net.relay import Relay
@@ -266,7 +266,7 @@ class Downstream(asyncio.BufferedProtocol):
         complete = 0 <= request.length <= len(self._pending)
         if complete:
             self._pending = self._pending[request.length :]
-        request_id = self.server.fresh_id()
+        request_id = sent_id(request) or self.server.fresh_id()
         self.server.log_local(self, request, status, request_id, time.monotonic() - self._first_byte)
         self.answer(request, status, request_id, extra, not complete, body)
 

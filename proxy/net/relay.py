@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from proxy.body import LAST_CHUNK, BodyReader, body_reader, chunk
 from proxy.errors import DownstreamError, ProxyError, UpstreamError
 from proxy.exchange import ANSWER, CONNECTING, FALL_BACK, LINGER, RELAYING, RETRY, TRUNCATE, Exchange
-from proxy.forward import SWITCH_LINES, framing_lines, passed_on
+from proxy.forward import SWITCH_LINES, framing_lines, passed_on, sent_id
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Request, Response
 from proxy.net.mirror import Copy
 from proxy.net.pool import Endpoint, Room
@@ -361,9 +361,16 @@ class Relay:
         decision = self.decision
         cookies = decision.set_cookies
         return self._view.response_rules.head(
-            response, self.arm.lines(self.reason) if decision.explain else b"",
+            response, self._explained(response) if decision.explain else b"",
             b"".join(cookies) if cookies else b"", self._server.date, decision.strip_prefix, framing,
         )  # fmt: skip
+
+    def _explained(self, response: Response) -> bytes:
+        """The decision for the client, and the request's id unless the service tells one."""
+        lines = self.arm.lines(self.reason)
+        if any(name == b"x-request-id" for name, _, _ in response.fields):
+            return lines
+        return lines + b"X-Request-Id: %b\r\n" % self.request_id
 
     def response_body(self, payload: bytes, reader: BodyReader) -> None:
         """More of the body, or its end."""
@@ -440,7 +447,7 @@ class Relay:
 
     def _answer(self, status: int, failed: bool) -> None:
         self.status = status
-        self.request_id = self.request_id or self._server.fresh_id()
+        self.request_id = self.request_id or sent_id(self.request) or self._server.fresh_id()
         decision = self.decision
         extra = b"".join(decision.set_cookies)
         if decision.explain:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from proxy.baggage import COPY, KEY
 from proxy.decide import Splitter
 from proxy.forward import RequestRules, ResponseRules, decision_lines
 from proxy.identity import TrustedPeers
@@ -55,7 +56,9 @@ class ArmView:
         self.usable = endpoints
         self.is_mixed = False
         self._slow_start_s = 0.0
-        self.baggage = f"cohort.arm={arm.name}".encode()
+        self.baggage = b"%b=%b" % (KEY, arm.name.encode())
+        if is_mirror:
+            self.baggage += b";" + COPY
         rollout = f"{plan.rollout.namespace}/{plan.rollout.name}"
         self._say = partial(decision_lines, arm.name, rollout, arm.revision, generation=plan.generation)
         self._lines: dict[str, bytes] = {}

@@ -51,12 +51,12 @@ def pin(arm: str, **fields: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("latched", "never", "pinned", "step", "staff", "france", "keyed"), list(product([False, True], repeat=7))
+    ("latched", "never", "outer", "pinned", "step", "staff", "france", "keyed"), list(product([False, True], repeat=8))
 )
 def test_the_first_hit_decides_and_its_name_is_the_reason(
-    latched: bool, never: bool, pinned: bool, step: bool, staff: bool, france: bool, keyed: bool
+    latched: bool, never: bool, outer: bool, pinned: bool, step: bool, staff: bool, france: bool, keyed: bool
 ) -> None:
-    """surface.md, the order, in all 128 combinations."""
+    """surface.md, the order, in all 256 combinations."""
     chosen = splitter(
         users=[ANYONE],
         routes=[STAFF, FRANCE, ALWAYS],
@@ -66,12 +66,14 @@ def test_the_first_hit_decides_and_its_name_is_the_reason(
     )
     cookies = [pin("canary")] * pinned + ["never=1"] * never + ["staff=1"] * staff + ["fr=1"] * france
     lines = [f"Cookie: {'; '.join(cookies)}"] * bool(cookies) + ["X-QA: 1", "X-Team: web"] * step
-    decision = decide(chosen, "/", *lines, *[f"X-User-Id: {MIDDLE}"] * keyed, latched=latched)
+    lines += [f"X-User-Id: {MIDDLE}"] * keyed + ["X-Cohort-Arm: canary"] * outer
+    decision = decide(chosen, "/", *lines, latched=latched, trusted=outer)
     expected = next(
         outcome
         for holds, outcome in (
             (latched, (0, "abort", "user" if keyed else "forced")),
             (never, (0, "route/never", "forced")),
+            (outer, (1, "outer", "forced")),
             (pinned, (1, "preview", "forced")),
             (step, (1, "header/qa", "forced")),
             (staff, (1, "route/staff", "forced")),
@@ -83,6 +85,72 @@ def test_the_first_hit_decides_and_its_name_is_the_reason(
     )
     assert (decision.arm, decision.reason, decision.source) == expected
     assert (decision.key is not None) == keyed
+
+
+# A cohort in front
+
+
+@pytest.mark.parametrize(
+    ("lines", "arm"),
+    [
+        (["X-Cohort-Arm: stable"], 0),
+        (["X-Cohort-Arm: canary"], 1),
+        (["x-cohort-arm:   baseline "], 2),
+        (["baggage: cohort.arm=canary"], 1),
+        (["baggage: a=1", "baggage: cohort.arm=can%61ry;p=1"], 1),
+        (["X-Cohort-Arm: stable", "baggage: cohort.arm=canary"], 0),
+        (["X-Cohort-Arm: blue"], None),
+        (["X-Cohort-Arm: blue", "baggage: cohort.arm=canary"], None),
+        (["X-Cohort-Arm: Canary"], None),
+        (["X-Cohort-Arm:"], None),
+        (["X-Cohort-Arm: canary", "X-Cohort-Arm: canary"], None),
+        (["X-Cohort-Arm: canary", "X-Cohort-Arm: stable", "baggage: cohort.arm=canary"], None),
+        (["X_Cohort_Arm: canary"], None),
+        (["baggage: cohort.arm=canary", "baggage: cohort.arm=stable"], None),
+        (["Connection: X-Cohort-Arm", "X-Cohort-Arm: canary"], None),
+    ],
+)
+def test_a_cohort_in_front_is_obeyed_if_it_is_trusted(lines: list[str], arm: int | None) -> None:
+    """A9: the arm it says, by the header before the baggage; a name that is no arm here says nothing."""
+    chosen = splitter(users=[ANYONE], arms=arms(1_000, 1_000))
+    user = f"X-User-Id: {MIDDLE}"
+    decision = decide(chosen, "/", user, *lines, trusted=True)
+    split = (0, "split", "user")
+    assert (decision.arm, decision.reason, decision.source) == (split if arm is None else (arm, "outer", "forced"))
+    assert decision.key is not None
+    other = decide(chosen, "/", user, *lines)
+    assert (other.arm, other.reason, other.source) == split
+
+
+def test_a_cohort_in_front_changes_no_cookie() -> None:
+    """The key is found or minted as ever, for the day when nobody stands in front."""
+    chosen = splitter(users=USERS)
+    plain = decide(chosen, trusted=True)
+    led = decide(chosen, "/", "X-Cohort-Arm: canary", trusted=True)
+    assert (led.key, led.set_cookies) == (plain.key, plain.set_cookies) == (MINTED, plain.set_cookies)
+    assert plain.set_cookies
+
+
+def test_without_a_revision_on_trial_an_outer_canary_means_stable() -> None:
+    chosen = splitter(users=[ANYONE], revision=None, arms=arms(0))
+    decision = decide(chosen, "/", "X-Cohort-Arm: canary", trusted=True)
+    assert (decision.arm, decision.reason) == (0, "outer")
+
+
+@pytest.mark.parametrize(
+    "lines", [["X-Cohort-Arm: canary", "X-Cohort-Reason: mirror"], ["baggage: cohort.arm=canary;mirror"]]
+)
+@pytest.mark.parametrize("latched", [False, True])
+def test_an_outer_cohorts_copy_is_no_users_request_and_is_not_copied_again(lines: list[str], latched: bool) -> None:
+    mirror = {"arm": "canary", "percent": 100}
+    chosen = splitter(users=[ANYONE], arms=arms(0), mirror=mirror)
+    user = f"X-User-Id: {MIDDLE}"
+    copy = decide(chosen, "/", user, *lines, trusted=True, latched=latched)
+    assert (copy.source, copy.is_mirrored) == ("mirror", False)
+    stray = decide(chosen, "/", user, "X-Cohort-Arm: blue", "X-Cohort-Reason: mirror", trusted=True)
+    assert (stray.reason, stray.source, stray.is_mirrored) == ("split", "mirror", False)
+    forged = decide(chosen, "/", user, *lines, latched=latched)
+    assert (forged.source, forged.is_mirrored) == ("user", not latched)
 
 
 def test_routes_of_one_kind_count_as_listed() -> None:

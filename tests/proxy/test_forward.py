@@ -14,6 +14,7 @@ from proxy.forward import (
     private_cache,
 )
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, HeadLimits, parse_request, parse_response
+from proxy.memo import HeadMemo
 
 LIMITS = HeadLimits()
 ID = b"0123456789abcdef0123456789abcdef"
@@ -83,7 +84,7 @@ def test_forwarded_set_of_a_trusted_peer_is_kept_and_ours_appended() -> None:
 
 
 def test_cohort_fields_of_a_trusted_peer_are_removed_too() -> None:
-    """An outer cohort is obeyed by a later part; until then nobody may speak for us."""
+    """An outer cohort is obeyed, and then it is this one that tells the service."""
     assert values(request("X-Cohort-Arm: stable", trusted=True), b"x-cohort-arm") == [b"canary"]
 
 
@@ -114,23 +115,81 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 @pytest.mark.parametrize(
     ("lines", "kept"),
     [
-        ((f"traceparent: {TRACE}",), True),
-        ((f"Traceparent: {TRACE}",), True),
-        ((f"traceparent: {TRACE}", f"traceparent: {TRACE}"), False),
-        (("traceparent: 00-00000000000000000000000000000000-00f067aa0ba902b7-01",), False),
-        (("traceparent: " + TRACE.upper(),), False),
-        (("traceparent: ff" + TRACE[2:],), False),
+        ((TRACE,), True),
+        ((TRACE.replace("-01", "-ff"),), True),
+        ((TRACE, TRACE), False),
+        ((f"{TRACE},{TRACE}",), False),
+        (("00-00000000000000000000000000000000-00f067aa0ba902b7-01",), False),
+        (("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",), False),
+        ((TRACE.upper(),), False),
+        ((TRACE + "-",), False),
+        ((TRACE + "-x",), False),
+        ((TRACE + "0",), False),
+        ((TRACE[:-1],), False),
+        (("ff" + TRACE[2:],), False),
+        (("0g" + TRACE[2:],), False),
+        (("01" + TRACE[2:],), True),
+        (("fe" + TRACE[2:] + "-",), True),
+        (("01" + TRACE[2:] + "-what the-future-brings",), True),
+        (("01" + TRACE[2:] + "0",), False),
+        (("01" + TRACE[2:] + ".x",), False),
+        (("01" + TRACE[2:-3],), False),
+        (("",), False),
         ((), False),
     ],
 )
 def test_a_valid_trace_goes_on_and_otherwise_one_begins(lines: tuple[str, ...], kept: bool) -> None:
-    """W3C Trace Context section 3.2: one valid traceparent, else the trace is restarted."""
-    assert values(request(*lines), b"traceparent") == [TRACE.encode() if kept else b"00-%b-%b-00" % (ID, ID[:16])]
+    """W3C Trace Context section 3.2: one valid traceparent goes on as it came, of higher versions too; else the trace
+    is restarted, and then the state of the old one belongs to nothing."""
+    head = request(*(f"Traceparent: {line}" for line in lines), "tracestate: a=1")
+    fresh = b"00-%b-%b-00" % (ID, ID[:16])
+    assert values(head, b"traceparent") == [lines[0].encode() if kept else fresh]
+    assert values(head, b"tracestate") == ([b"a=1"] if kept else [])
+
+
+@pytest.mark.parametrize(
+    ("states", "sent"),
+    [
+        (("a=1,b@c=2",), [b"a=1,b@c=2"]),
+        (("a=1 , b=2", "c=3"), [b"a=1 , b=2, c=3"]),
+        ((",".join(f"k{n}=1" for n in range(32)) + ",,",), [b",".join(b"k%d=1" % n for n in range(32)) + b",,"]),
+        ((",".join(f"k{n}=1" for n in range(33)),), []),
+        (("", " , "), []),
+    ],
+)
+def test_the_state_of_a_trace_goes_on_as_one_line(states: tuple[str, ...], sent: list[bytes]) -> None:
+    """W3C Trace Context section 3.3: several lines are one list of at most 32 members, opaque to who takes no part."""
+    head = request(f"traceparent: {TRACE}", *(f"tracestate: {state}" for state in states))
+    assert values(head, b"tracestate") == sent
+    assert values(head, b"traceparent") == [TRACE.encode()]
+
+
+@pytest.mark.parametrize(
+    "lines", [b"", b"X-Request-Id: a\r\n", b"traceparent: %b\r\ntracestate: a=1\r\n" % TRACE.encode()]
+)
+def test_nothing_of_one_request_is_remembered_for_the_next(lines: bytes) -> None:
+    """The same fields again, not parsed again: what a client said stays, what we say is fresh each time."""
+    memo, rules = HeadMemo(LIMITS), [RequestRules(False, frozenset()), RequestRules(True, frozenset())]
+    data = b"GET / HTTP/1.1\r\nHost: t\r\n%bbaggage: cohort.arm=x,k=v\r\n\r\n" % lines
+    for number in range(1, 7):
+        parsed = memo.parse(data)
+        assert (parsed.block is not None) == (number > 2)
+        fresh, own = b"%032x" % number, b"cohort.arm=%d" % number
+        head, told = rules[number % 2].head(parsed, b"/", b"t", b"192.0.2.1", fresh, b"", own, b"", False)
+        assert told == (b"a" if b"Id" in lines else fresh)
+        restarted = b"00-%b-%b-00" % (fresh, fresh[:16])
+        assert values(head, b"traceparent") == [TRACE.encode() if b"trace" in lines else restarted]
+        assert values(head, b"tracestate") == [b"a=1"] * (b"trace" in lines)
+        assert values(head, b"baggage") == [b"k=v," + own]
 
 
 def test_baggage_of_others_is_kept_and_our_member_is_ours() -> None:
-    head = request("baggage: user=1;p=2 , cohort.arm=stable", "baggage: cohort.arm;x=1,k=v,, cohort.army=2")
-    assert values(head, b"baggage") == [b"user=1;p=2 , k=v, cohort.army=2,cohort.arm=canary".replace(b"2 , ", b"2 ,")]
+    """Of whomever it comes; see `test_baggage`."""
+    lines = ("baggage: user=1;p=2 , cohort.arm=stable", "baggage: cohort.arm;x=1,k=v,, cohort.army=2")
+    for trusted in (False, True):
+        assert values(request(*lines, trusted=trusted), b"baggage") == [
+            b"user=1;p=2 , k=v, cohort.army=2,cohort.arm=canary".replace(b"2 , ", b"2 ,")
+        ]
 
 
 @pytest.mark.parametrize(

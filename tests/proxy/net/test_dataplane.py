@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 import time
@@ -336,8 +337,10 @@ async def test_a_retry_looks_at_the_latch_again() -> None:
     """Design: a request ends with the plan it began with, but never goes to an aborted canary a second time."""
     taken = asyncio.Event()
 
+    taken_head = []
+
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        taken_head.append(await reader.readuntil(b"\r\n\r\n"))
         taken.set()
         await asyncio.sleep(0.1)
 
@@ -355,6 +358,60 @@ async def test_a_retry_looks_at_the_latch_again() -> None:
         writer.close()
         assert (old.connections, new.connections) == (1, 1)
         assert b"X-Cohort-Reason: abort\r\n" in old.heads[0]
+        assert b"baggage: cohort.arm=canary\r\n" in taken_head[0]
+        assert b"baggage: cohort.arm=stable\r\n" in old.heads[0]
+        assert told(taken_head[0], b"traceparent") == told(old.heads[0], b"traceparent")
+        assert told(taken_head[0], b"X-Request-Id") == told(old.heads[0], b"X-Request-Id")
+
+
+def told(head: bytes, name: bytes) -> bytes:
+    """The value of a field that must be there once."""
+    [value] = re.findall(rb"(?im)^%b: (.*)\r$" % re.escape(name), head)
+    return bytes(value)
+
+
+async def test_a_cohort_in_front_is_obeyed_from_trusted_peers_only() -> None:
+    """A9: end to end, with the same request id in the explained answer."""
+    ask = (
+        b"GET /a HTTP/1.1\r\nHost: t\r\nCookie: uid=1\r\nX-Cohort-Arm: canary\r\nX-Cohort-Explain: 1\r\n"
+        b"X-Request-Id: mine\r\nConnection: close\r\n\r\n"
+    )
+    for trusted, arm, reason in (([], b"stable", b"split"), (["127.0.0.0/8"], b"canary", b"outer")):
+        async with (
+            service(replies(REPLY)) as (_, stable),
+            service(replies(REPLY)) as (_, canary),
+            Proxy({"trustedPeers": trusted}) as proxy,
+        ):
+            proxy.adopt(plan([stable], [canary]))
+            got = await proxy.ask(ask)
+            assert (told(got, b"X-Cohort-Arm"), told(got, b"X-Cohort-Reason")) == (arm, reason)
+            assert told(got, b"X-Request-Id") == b"mine"
+            source = "user" if reason == b"split" else "forced"
+            assert series(proxy, "requests") == {(arm.decode(), reason.decode(), source, "200", "ok"): 1}
+
+
+async def test_a_services_own_request_id_stands_alone() -> None:
+    """An explained answer tells one id, and only an explained one."""
+    theirs = REPLY.replace(b"\r\n\r\n", b"\r\nX-Request-Id: theirs\r\n\r\n")
+    for reply, explain, ids in ((theirs, b"1", [b"theirs"]), (theirs, b"0", [b"theirs"]), (REPLY, b"0", [])):
+        async with service(replies(reply)) as (_, stable), Proxy({}) as proxy:
+            proxy.adopt(plan([stable], []))
+            ask = b"GET /a HTTP/1.1\r\nHost: t\r\nX-Request-Id: mine\r\nX-Cohort-Explain: %b\r\n" % explain
+            got = await proxy.ask(ask + b"Connection: close\r\n\r\n")
+            assert re.findall(rb"X-Request-Id: (\S+)", got) == ids
+
+
+async def test_our_own_answers_tell_the_requests_own_id() -> None:
+    """A route's answer, nobody behind, and no plan yet: who asked finds the log line by the id he chose."""
+    teapot = {"name": "tea", "matches": [{"path": {"value": "/tea"}}], "answer": 418}
+    ask = b"GET %b HTTP/1.1\r\nHost: t\r\nX-Request-Id: mine\r\nConnection: close\r\n\r\n"
+    async with Proxy({}) as proxy:
+        assert told(await proxy.ask(ask % b"/"), b"X-Request-Id") == b"mine"
+        proxy.adopt(plan([], [], routes=[teapot]))
+        for path, status in ((b"/", b"503"), (b"/tea", b"418")):
+            got = await proxy.ask(ask % path)
+            assert got.startswith(b"HTTP/1.1 " + status)
+            assert told(got, b"X-Request-Id") == b"mine"
 
 
 async def test_streams_on_an_aborted_canary_end() -> None:

@@ -47,7 +47,7 @@ async def test_a_copy_says_what_it_is_and_else_what_the_request_said() -> None:
             b"X-Cohort-Arm: canary",
             b"X-Cohort-Revision: v2",
             b"X-Cohort-Reason: mirror",
-            b"baggage: cohort.arm=canary",
+            b"baggage: cohort.arm=canary;mirror",
         }
         meant = {
             b"X-Cohort-Arm: stable",

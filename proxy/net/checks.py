@@ -10,10 +10,11 @@ import asyncio
 import heapq
 import itertools
 import logging
+import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import aiohttp
 from yarl import URL
@@ -36,6 +37,7 @@ class Target:
 
     Attributes:
         host: What is sent as Host.
+        server_name: What the endpoint must prove to be by TLS; None: it is asked without.
     """
 
     arm: str
@@ -43,6 +45,7 @@ class Target:
     port: int
     host: str
     check: HealthCheck
+    server_name: str | None = None
 
     @property
     def place(self) -> Place:
@@ -62,9 +65,14 @@ class Probe(Protocol):
 
 
 class HttpProbe:
-    """Asks by HTTP, each time on a new connection: one that is kept would not notice that nobody listens any more."""
+    """Asks by HTTP, each time on a new connection: one that is kept would not notice that nobody listens any more.
 
-    def __init__(self) -> None:
+    Args:
+        context: Returns how services are verified now.
+    """
+
+    def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
+        self._context = context
         self._session: aiohttp.ClientSession
 
     async def open(self) -> None:
@@ -84,11 +92,13 @@ class HttpProbe:
 
     async def ask(self, target: Target) -> str:
         """Check one endpoint, within its time-out."""
-        url = URL(f"http://{target}{target.check.path}", encoded=True)
+        name = target.server_name
+        url = URL(f"{'http' if name is None else 'https'}://{target}{target.check.path}", encoded=True)
+        tls: dict[str, Any] = {} if name is None else {"ssl": self._context(), "server_hostname": name}
         try:
             async with (
                 asyncio.timeout(target.check.timeout),
-                self._session.get(url, headers={"Host": target.host}, allow_redirects=False) as answer,
+                self._session.get(url, headers={"Host": target.host}, allow_redirects=False, **tls) as answer,
             ):
                 return "" if 200 <= answer.status < 400 else f"status {answer.status}"
         except TimeoutError:

@@ -6,12 +6,14 @@ As for plans polling sees what inotify does not, the swapped link of a mounted S
 from __future__ import annotations
 
 import logging
+import ssl
 from pathlib import Path
 
 from proxy.certificate import read_certificate
 from proxy.config import ProxySettings
 from proxy.document import DocumentError
 from proxy.net import credentials
+from proxy.net.credentials import Credentials
 from proxy.net.planfile import Signature, signature
 
 log = logging.getLogger("cohort.credentials")
@@ -40,6 +42,13 @@ class CredentialFiles:
         self._paths = credentials.paths(settings, base)
         self._done = self._last = self._signatures()
         self.current = credentials.read(settings, base)
+        self._context: tuple[Credentials, ssl.SSLContext] | None = None
+
+    def upstream_context(self) -> ssl.SSLContext:
+        """How services are verified by what is `current`."""
+        if self._context is None or self._context[0] is not self.current:
+            self._context = self.current, credentials.upstream_context(self.current)
+        return self._context[1]
 
     def look(self, now_wall_s: float) -> bool:
         """Read the files if they have changed and look the same as at the last call: a writer has finished.

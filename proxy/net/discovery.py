@@ -244,7 +244,7 @@ def _document(names: Mapping[str, Sequence[str]], unhealthy: Sequence[Place]) ->
 def _target(arm: Arm, check: HealthCheck, address: str, port: int) -> Target:
     """Host is the arm's name, or the endpoint's own address as a kubelet sends it."""
     host = arm.dns.host if arm.dns else f"[{address}]" if ":" in address else address
-    return Target(arm.name, address, port, f"{host}:{port}", check)
+    return Target(arm.name, address, port, f"{host}:{port}", check, arm.proven_name(address))
 
 
 def _hosts(plans: Iterable[Plan]) -> dict[str, None]:

@@ -87,7 +87,7 @@ class Supervisor:
         self._workers = Workers(slots, descriptor, self._memory, start, time.monotonic, command)
         self.discovery = Discovery(
             Resolver(settings.resolver),
-            HttpProbe(),
+            HttpProbe(self._credentials.upstream_context),
             settings.resolver,
             self._workers.discover,
             time.monotonic,

@@ -7,6 +7,8 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +16,17 @@ import pytest
 from proxy.health import Health
 from proxy.net import checks
 from proxy.net.checks import Checks, HttpProbe, Target
+from proxy.net.credentials import Credentials, upstream_context
 from proxy.plan import HealthCheck
+from tests.support.certificates import Authority
 from tests.support.dataplane import replies, service
+
+AUTHORITY = Authority()
 
 
 @pytest.fixture
 async def probe() -> AsyncIterator[HttpProbe]:
-    found = HttpProbe()
+    found = HttpProbe(lambda: upstream_context(Credentials((), AUTHORITY.pem)))
     await found.open()
     yield found
     await found.close()
@@ -46,6 +52,16 @@ async def test_any_2xx_and_3xx_passes(probe: HttpProbe, line: bytes, error: str)
     """Redirects are not followed: the service answered, that is all that is asked."""
     async with service(replies(answered(line))) as (running, port):
         assert await probe.ask(target(port)) == error
+        assert len(running.heads) == 1
+
+
+async def test_an_arm_with_tls_is_checked_by_tls(probe: HttpProbe, tmp_path: Path) -> None:
+    """And passes only if it proves its name, as for requests."""
+    tls = AUTHORITY.server(AUTHORITY.issue("shop.test"), tmp_path)
+    async with service(replies(answered(b"200 OK")), tls=tls) as (running, port):
+        proven = replace(target(port), server_name="shop.test")
+        assert await probe.ask(proven) == ""
+        assert "Hostname mismatch" in await probe.ask(replace(proven, server_name="other.test"))
         assert len(running.heads) == 1
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from proxy.config import ResolverSettings
 from proxy.metrics import Found
-from proxy.names import NOTHING, Bounds, Failed, Known, Outcome, learn, wait_s
+from proxy.names import KINDS, NOTHING, Bounds, Failed, Known, Outcome, learn, wait_s
 from proxy.net.checks import Checks, Place, Probe, Target
 from proxy.plan import Arm, HealthCheck, Plan
 
@@ -156,7 +156,7 @@ class Discovery:
         return Found(
             endpoints={arm.name: len(self._places(arm)) for arm in arms},
             dns_ages_s={name: self._now() - since for name, since in answered.items() if since is not None},
-            dns_failures=dict(self._failures),
+            dns_failures={(arm.name, kind): 0 for arm in arms if arm.dns for kind in KINDS} | self._failures,
             unhealthy={
                 arm.name: sum(place in unhealthy for place in self._places(arm)) for arm in arms if arm.health_check
             },

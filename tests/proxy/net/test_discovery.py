@@ -223,6 +223,7 @@ async def test_metrics_count_addresses_and_the_age_of_answers(desk: Desk) -> Non
     assert numbers.endpoints == {"stable": 2, "canary": 0}
     assert numbers.dns_ages_s == {"stable": 2.0}
     assert numbers.unhealthy == {}
+    assert numbers.dns_failures[("stable", "servfail")] == 0  # so that an increase can be seen
     assert desk.discovery.found(None).endpoints == {}
 
 

@@ -272,3 +272,43 @@ async def test_plans_are_put_in_force_one_after_the_other(desk: Desk) -> None:
     )
     assert [isinstance(result, Refused) for result in results] == [False, True, True]
     assert desk.stored == version(3)
+
+
+class Prepared:
+    """A preparation that notes when it is told of what."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def prepare(self, plan: Plan) -> None:
+        self._desk.note(f"prepare {plan.generation}")
+
+    def settle(self, plan: Plan | None) -> None:
+        self._desk.note(f"settle {plan.generation if plan else None}")
+
+
+@pytest.fixture
+def prepared(desk: Desk) -> Desk:
+    desk.keeper = Keeper(desk.words, desk, desk.stage, lambda: 50.0, lambda: 1_788_264_000.0, Prepared(desk))
+    return desk
+
+
+async def test_a_plan_is_prepared_before_it_is_staged_and_settled_when_it_is_in_force(prepared: Desk) -> None:
+    """Its names are known before any worker has it; the old one's are given up after the flip."""
+    await prepared.keeper.adopt(version(1), "a test")
+    assert [note.partition(" plan=")[0] for note in prepared.done] == ["prepare 1", "stage", "write_plan", "settle 1"]
+    assert prepared.done[-1].endswith("plan=1 latch=0")
+
+
+async def test_a_plan_that_is_refused_after_its_preparation_leaves_the_one_in_force_settled(prepared: Desk) -> None:
+    await prepared.keeper.adopt(version(1), "a test")
+    prepared.fails["stage"] = StageError("no", [Fault("x", "y")])
+    await refused(prepared, version(2))
+    assert prepared.done[-1].startswith("settle 1 ")
+
+
+async def test_a_plan_that_is_refused_at_once_is_not_prepared(prepared: Desk) -> None:
+    await prepared.keeper.adopt(version(2), "a test")
+    prepared.done.clear()
+    await refused(prepared, version(1))
+    assert prepared.done == []

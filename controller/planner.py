@@ -115,4 +115,5 @@ def _arm(name: str, version: Version, weight_bp: int) -> Arm:
         endpoints=version.endpoints,
         dns=version.dns,
         health_check=version.health_check,
+        tls=version.tls,
     )

@@ -18,6 +18,7 @@ from controller import condition
 from proxy.document import Document, DocumentError, Duration, Fault, Percent, duration_text, load, refuse, validate
 from proxy.plan import (
     NAME,
+    ArmTls,
     Dns,
     Endpoint,
     Explain,
@@ -79,6 +80,7 @@ class Version(Document):
     dns: Dns | None = None
     revision: Revision
     health_check: HealthCheck | None = None
+    tls: ArmTls | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Version:

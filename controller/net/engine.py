@@ -234,6 +234,7 @@ class Engine:
             dns=stable.dns,
             revision=stable.revision,
             health_check=stable.health_check,
+            tls=stable.tls,
         )
 
     def _view(self, address: str, shown: Mapping[str, Any], served: Version | None = None) -> ProxyView:

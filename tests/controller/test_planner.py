@@ -8,7 +8,7 @@ from controller.spec import CanaryRollout
 from controller.state import Phase, Stage
 from proxy.assign import salt
 from proxy.document import validate
-from proxy.plan import Dns, HealthCheck, Mirror
+from proxy.plan import ArmTls, Dns, HealthCheck, Mirror
 from tests.controller.world import SECRETS, World, document
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -67,7 +67,7 @@ def test_a_key_id_tells_nothing_of_the_secret() -> None:
 def test_how_a_version_is_found_and_checked_goes_into_its_arm() -> None:
     """And a promoted canary takes it along."""
     check = {"path": "/ready", "interval": "2s"}
-    canary = {"dns": {"host": "v2.example", "port": 80}, "revision": "v2", "healthCheck": check}
+    canary = {"dns": {"host": "v2.example", "port": 80}, "revision": "v2", "healthCheck": check, "tls": {}}
     world = World(
         validate(
             CanaryRollout,
@@ -89,6 +89,7 @@ def test_how_a_version_is_found_and_checked_goes_into_its_arm() -> None:
     assert (stable.dns, stable.health_check, len(stable.endpoints)) == (None, None, 1)
     assert tried.dns == Dns(host="v2.example", port=80)
     assert tried.health_check == HealthCheck(path="/ready", interval=2.0)
+    assert (stable.tls, tried.tls) == (None, ArmTls())
     assert (tried.endpoints, made.on_arm_down) == ((), "Error")
     assert made.mirror == Mirror(arm="canary", percent=1)
     world.ask(Verb.PROMOTE_FULL)

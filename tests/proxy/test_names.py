@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.names import (
     KINDS,
@@ -113,3 +115,26 @@ def test_only_addresses_that_can_be_a_service_count(address: str, usable: bool) 
 def test_a_hosts_file_gives_every_address_of_a_name() -> None:
     text = "127.0.0.1 localhost Shop # shop2\n\n::1\tlocalhost\nnonsense shop\n# 192.0.2.1 x\n192.0.2.1\n"
     assert parse_hosts(text) == {"localhost": ("127.0.0.1", "::1"), "shop": ("127.0.0.1",)}
+
+
+FAILURE = st.sampled_from([Failed("servfail", ""), Failed("nxdomain", ""), Failed("timeout", "")])
+ANSWER = {
+    V4: st.builds(
+        Found, st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2", "0.0.0.0"])).map(tuple), st.floats(0, 1e6)
+    ),
+    V6: st.builds(Found, st.lists(st.sampled_from(["2001:db8::1", "fe80::1"])).map(tuple), st.floats(0, 1e6)),
+}
+ROUNDS = st.lists(st.fixed_dictionaries({family: FAILURE | answer for family, answer in ANSWER.items()}))
+
+
+@given(ROUNDS)
+def test_a_name_that_ever_had_an_address_has_one_for_ever(rounds: list[dict[int, Outcome]]) -> None:
+    """F08, for every sequence of answers; and it is always asked for again, within bounds."""
+    known = NOTHING
+    for number, outcomes in enumerate(rounds):
+        before, known = known, learn(known, outcomes, float(number))
+        assert known.addresses or not before.addresses
+        assert all(is_usable(address) for address in known.addresses)
+        assert (known.answered_s == number) == (known.failures == 0)
+        assert known.problem is not None or known.failures == 0
+        assert 0.75 <= wait_s(known, BOUNDS, 0.5) <= 300.5

@@ -8,6 +8,8 @@ from controller.change import Change, abort, own_latch_id, stand
 from controller.events import LatchFailed, Observed, Unanswered
 from controller.state import ProxyView, Stage, State, remember
 
+BREAKER = "breaker"  # who it is that sets a latch when a proxy aborts by itself
+
 
 def on_observed(change: Change, event: Observed) -> None:
     """A proxy answered."""
@@ -62,7 +64,8 @@ def meet_latch(change: Change, view: ProxyView, before: ProxyView | None) -> Non
         message = f"{view.address} is latched by {latch.by}; nothing is on trial, the next revision lifts it"
         change.tell("LatchFound", message, is_warning=True)
     elif latch.revision in (None, state.revision, state.trial.version.revision if state.trial else None):
-        reason, message = "Latched", f"found at {view.address}{': ' + latch.reason if latch.reason else ''}"
+        reason = "BreakerTripped" if latch.by == BREAKER else "Latched"
+        message = f"found at {view.address}{': ' + latch.reason if latch.reason else ''}"
         if latch.id == own_latch_id(state):  # ours: a crash came between the latch and the state
             reason, _, message = latch.reason.partition(": ")
         abort(change, latch.by or "somebody", reason or "Latched", message, latch.id)

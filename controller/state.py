@@ -90,7 +90,7 @@ class Abort:
 
     Attributes:
         id: The latch's, at every proxy.
-        reason: Requested, AnalysisFailed, or Latched: found standing at a proxy.
+        reason: Requested, AnalysisFailed; of one found standing at a proxy Latched, or BreakerTripped: the proxy's own.
         failed: Addresses of the proxies that could not be latched yet.
     """
 

@@ -6,6 +6,7 @@ import pytest
 
 from controller.events import Observed, Verb
 from controller.state import Latch, Phase, ProxyView
+from controller.status import conditions
 from tests.controller.world import World, document, version
 
 LONG = ({"setWeight": 5}, {"pause": {"duration": "30s"}}, {"setWeight": 50}, {"pause": {}})
@@ -113,6 +114,26 @@ def test_an_abort_at_a_proxy_aborts_the_rollout(revision: str | None) -> None:
     assert world.proxy.latch is not None
     assert world.proxy.latch["id"] == "feedbeef"
     assert world.weights == [0, 500, 0]
+
+
+def test_a_breaker_that_trips_at_one_proxy_aborts_the_rollout_everywhere() -> None:
+    """The proxy's reason is shown as it is; a retry lifts it."""
+    world = under_way()
+    latch = {"id": "feedbeef", "revision": "v2", "by": "breaker", "reason": "25 of 30 answers failed within 10s"}
+    world.proxies["unix:1"].latch = dict(latch)
+    world.run(2)
+    assert world.phase is Phase.ABORTED
+    assert world.proxy.latch is not None
+    assert world.proxy.latch["id"] == "feedbeef"
+    assert world.state.abort is not None
+    assert (world.state.abort.by, world.state.abort.reason) == ("breaker", "BreakerTripped")
+    degraded = next(found for found in conditions(world.state, world.now, "") if found.type == "Degraded")
+    assert (degraded.is_true, degraded.reason) == (True, "BreakerTripped")
+    assert degraded.message == "found at unix:1: 25 of 30 answers failed within 10s"
+    world.ask(Verb.RETRY)
+    world.run(3)
+    assert world.phase is Phase.PROGRESSING
+    assert [proxy.latch for proxy in world.proxies.values()] == [None, None]
 
 
 def test_every_standing_latch_is_lifted_by_a_retry() -> None:

@@ -82,6 +82,7 @@ class Listener(Document):
 
     address: Listen = ":8080"
     tls: ListenerTls | None = None
+    proxy_protocol: bool = False
 
 
 class UpstreamTls(Document):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxy.net.tls import Tls
     from proxy.net.tunnel import Tunnel
     from proxy.net.view import View
+    from proxy.preface import Preface
 
 # A further reason to stop reading, beside those in `upstream`.
 HOLD_PIPELINE = 4  # enough requests wait behind the one under way
@@ -46,13 +47,14 @@ class Downstream(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_buffered", "_eof", "_first_byte", "_holds", "_left", "_linger_end", "_lingering", "_pending",
+        "_buffered", "_eof", "_first_byte", "_holds", "_left", "_linger_end", "_lingering", "_pending", "_preface",
         "_running", "_scanned", "_transport", "deadline", "guard", "is_full", "is_last", "is_secure", "is_trusted",
         "peer", "peer_bytes", "relay", "server", "unsafe_seen",
     )  # fmt: skip
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, preface: Preface | None = None) -> None:
         self.server = server
+        self._preface = preface
         self._transport: asyncio.Transport | None = None
         self.relay: Relay | Tunnel | None = None
         self.peer = ""
@@ -95,10 +97,16 @@ class Downstream(asyncio.BufferedProtocol):
         """A client is connected."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop does not derive from it
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES)
-        peername = transport.get_extra_info("peername")
-        self.peer = peername[0] if peername else "0.0.0.0"  # noqa: S104  # gone already
+        preface = self._preface
+        if preface is None or preface.source is None:
+            peername = transport.get_extra_info("peername")
+            self.peer = peername[0] if peername else "0.0.0.0"  # noqa: S104  # gone already
+        else:
+            self.peer = preface.source
         self.peer_bytes = self.peer.encode()
-        self.is_trusted = self.server.trusted.trusts(self.peer)
+        # A load balancer that does not say whose bytes these are must not lend them its own good name.
+        is_known = preface is None or preface.source is not None
+        self.is_trusted = is_known and self.server.trusted.trusts(self.peer)
         self.deadline = self.server.now + self.server.head_s
         self.server.opened(self)
 

@@ -264,7 +264,9 @@ class Server:
     async def _accept(self) -> None:
         """Accept on duplicates, so that accepting can stop while the listening sockets stay open."""
         for sock, index in self._listeners:
-            factory = partial(self._arrival, index) if self.settings.listeners[index].tls else self._downstream
+            listener = self.settings.listeners[index]
+            is_plain = listener.tls is None and not listener.proxy_protocol
+            factory = self._downstream if is_plain else partial(self._arrival, index)
             self._accepting.append(await self.loop.create_server(factory, sock=sock.dup(), backlog=BACKLOG))
 
     def _stop_accepting(self) -> None:
@@ -276,7 +278,8 @@ class Server:
         return Downstream(self)
 
     def _arrival(self, index: int) -> asyncio.BufferedProtocol:
-        return Arrival(self, self._presented[index]).protocol()
+        listener = self.settings.listeners[index]
+        return Arrival(self, self._presented[index] if listener.tls else None).protocol(listener.proxy_protocol)
 
     def opened(self, connection: Downstream | Arrival) -> None:
         """A client has connected."""

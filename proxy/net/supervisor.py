@@ -229,6 +229,8 @@ class Supervisor:
                 stack.push_async_callback(site.close)
             self.keeper.restore_latch(self._state_dir.read_latch(time.time()))
             self._credentials.warn(time.time())
+            if not self.settings.trusted_peers and any(one.proxy_protocol for one in self.settings.listeners):
+                log.warning("a listener has proxyProtocol, but trustedPeers is empty: all its connections are refused")
             await self._feed.read()
             for site in (self._admin, self._exposition):
                 await site.open()

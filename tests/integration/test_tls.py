@@ -204,6 +204,25 @@ async def test_a_broken_pair_is_refused_at_the_start(tmp_path: Path, how: str) -
     assert not (tmp_path / "admin.sock").exists()
 
 
+async def test_curl_speaks_the_proxy_protocol(tmp_path: Path) -> None:
+    """Version 1 as curl writes it, on a port without TLS and on one with it."""
+    curl = require("curl")
+    both = listeners("a")["listeners"]
+    both = [{"address": "127.0.0.1:0", "proxyProtocol": True}, both[0] | {"proxyProtocol": True}]
+    async with running(tmp_path, listeners=both, trustedPeers=["127.0.0.0/8"]) as (proxy, port):
+        secure = int((await proxy.state())["listeners"][1].rpartition(":")[2])
+        for words in (
+            ("--haproxy-protocol", f"http://127.0.0.1:{port}/"),
+            ("--haproxy-protocol", "--cacert", str(tmp_path / "ca.pem"), "--resolve", f"a.test:{secure}:127.0.0.1",
+             f"https://a.test:{secure}/"),
+        ):  # fmt: skip
+            assert await command(curl, "-sS", *words) == (0, "hello")
+        status, _ = await command(curl, "-sS", f"http://127.0.0.1:{port}/")
+        assert status in (52, 56)  # nothing, or a reset
+        assert (await proxy.metric("cohort_downstream_rejected_total"))['{cause="preface"}'] == 1
+        assert is_quiet(proxy.log)
+
+
 async def test_hostile_handshakes_leave_no_trace_in_the_log(tmp_path: Path) -> None:
     """I7: garbage, a hello cut at every step, a name that is no text; all counted, nobody else disturbed."""
     hello = ssl.MemoryBIO()

@@ -11,12 +11,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import add
 
 from proxy import region as layout
-from proxy.region import EPOCH_REGISTERS, REGISTERS, Labels, Region, UserSet, identity
+from proxy.region import EPOCH_REGISTERS, FAILURE_CELLS, REGISTERS, Labels, Region, UserSet, identity
 from proxy.sketch import CELLS, EDGES_S, merge, place
 
 OTHER = "other"  # what found no room
+EVIDENCE = ("user", "forced")  # sources whose failures tell something of a version
+CLIENT_GONE = "499"  # see `net.relay.CLIENT_GONE`
 _GAUGES = ("ejected", "pending")
 _OF_PROXY = (*_GAUGES, "rejected")  # series that belong to no rollout
 
@@ -31,10 +34,11 @@ class Counters:
             else goes on from where the last writer stopped.
     """
 
-    __slots__ = ("_cells", "_header", "_region", "_requests", "_series", "_starts", "_times", "_users")
+    __slots__ = ("_cells", "_header", "_nobody", "_region", "_requests", "_series", "_starts", "_times", "_users")
 
     def __init__(self, memory: memoryview) -> None:
         clear_gauges(memory)
+        self._nobody = 0
         self._region = Region(memory)
         self._header = self._region.header
         self._cells = self._region.cells
@@ -169,6 +173,19 @@ class Counters:
         if users.window[index] < rank:
             users.window[index] = rank
 
+    def user_failed(self, arm: str, key: bytes | None) -> None:
+        """Count one failed answer by its user, so that one user alone cannot make a version look bad.
+
+        Args:
+            key: Of the user; None for a request without, which counts as a user of its own.
+        """
+        users = self._users.get(arm) or self._new_users(arm)
+        if users is None:
+            return
+        if key is None:
+            self._nobody += 1
+        users.failures[(self._nobody if key is None else key[0]) % FAILURE_CELLS] += 1
+
     def _new_users(self, arm: str) -> UserSet | None:
         index = self._region.arms.add((arm,))
         if index < 0:
@@ -269,6 +286,57 @@ def read(regions: Iterable[memoryview], uid: str, revision: str | None) -> Stats
         _read_numbers(stats, region, rollout)
         _read_users(stats, region, trial)
     return stats
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Answers of one version that tell something of it: users' own and forced ones, from which no client had run away.
+
+    Attributes:
+        by_user: Failed ones by a few bits of the user key, since the revision came on trial.
+    """
+
+    answers: int = 0
+    failed: int = 0
+    by_user: tuple[int, ...] = (0,) * FAILURE_CELLS
+
+    def since(self, before: Tally | None) -> Tally:
+        """The difference to an earlier one."""
+        if before is None:
+            return self
+        by_user = tuple(now - then for now, then in zip(self.by_user, before.by_user, strict=True))
+        return Tally(self.answers - before.answers, self.failed - before.failed, by_user)
+
+    @property
+    def users(self) -> int:
+        """So many users, at least, met failures."""
+        return sum(count > 0 for count in self.by_user)
+
+
+def tallies(regions: Iterable[memoryview], uid: str, revision: str | None, arms: Iterable[str]) -> dict[str, Tally]:
+    """Add up what the breaker judges from, for these arms; other arguments as of `read`.
+
+    Cost: 50 us a region with thirty series.
+    """
+    found = {arm: [0, 0] for arm in arms}
+    users = {arm: [0] * FAILURE_CELLS for arm in found}
+    rollout, trial = identity(uid), identity(uid, revision)
+    for memory in regions:
+        region = Region(memory)
+        if region.header[layout.ROLLOUT] == rollout:
+            _add_answers(found, region)
+        if region.header[layout.TRIAL] == trial:  # forgotten with the revision, unlike the answers
+            for index, (arm,) in region.arms:
+                if arm in users:
+                    users[arm] = list(map(add, users[arm], region.users(index).failures))
+    return {arm: Tally(answers, failed, tuple(users[arm])) for arm, (answers, failed) in found.items()}
+
+
+def _add_answers(found: dict[str, list[int]], region: Region) -> None:
+    for index, labels in region.series:
+        if labels[0] == "requests" and labels[1] in found and labels[3] in EVIDENCE and labels[4] != CLIENT_GONE:
+            found[labels[1]][0] += region.cells[index]
+            found[labels[1]][1] += region.cells[index] if labels[5] == "failed" else 0
 
 
 def _read_numbers(stats: Stats, region: Region, rollout: int) -> None:

@@ -7,7 +7,7 @@ words of this proxy, or are status codes; `docs/metrics.md` has every name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -47,6 +47,7 @@ class Snapshot:
         plan_age_s: Seconds since it came into force or was last confirmed.
         rejected: Plans refused since the start, by reason.
         credentials_refused: How often changed certificates and keys were refused since the start.
+        trips: How often the breaker has aborted since the start, by arm.
     """
 
     stats: Stats
@@ -56,6 +57,7 @@ class Snapshot:
     latched: bool
     credentials_refused: int = 0
     found: Found = Found({}, {}, {}, {})
+    trips: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rollout(self) -> str:
@@ -171,6 +173,14 @@ def _plan(snapshot: Snapshot) -> Iterator[Metric]:
     for reason, count in snapshot.rejected.items():
         rejected.add_metric([rollout, reason], count)
     yield rejected
+    trips = CounterMetricFamily(
+        "cohort_breaker_trips",
+        "Aborts by the proxy's own breaker, by the version that failed.",
+        labels=["rollout", "arm"],
+    )
+    for arm_name, count in snapshot.trips.items():
+        trips.add_metric([rollout, arm_name], count)
+    yield trips
     if plan is None:
         return
     info = GaugeMetricFamily(

@@ -262,6 +262,19 @@ class Mirror(Document):
     )
 
 
+class Breaker(Document):
+    """The line above which the proxy aborts by itself, from its own counters.
+
+    Attributes:
+        minimum_users: So many users must have met failures; with 1, one user alone can trip it.
+    """
+
+    error_percent: Annotated[Percent, Field(gt=0)] = 5_000
+    requests: Annotated[int, Field(ge=1, le=1_000_000)] = 20
+    window: Annotated[Duration, Field(ge=1, le=600)] = 10.0
+    minimum_users: Annotated[int, Field(ge=1, le=16)] = 3
+
+
 Users = Annotated[tuple[UserSource, ...], Field(min_length=1, max_length=8)]
 Routes = Annotated[tuple[Route, ...], Field(max_length=MAX_LIST)]
 Explain = Literal["OnRequest", "Always", "Never"]
@@ -391,6 +404,7 @@ class Plan(Document):
     explain: Explain = "OnRequest"
     on_arm_down: OnArmDown = "Stable"
     mirror: Mirror | None = None
+    breaker: Breaker | None = None
     lifts: Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")], ...], Field(max_length=MAX_LIST)] = ()
 
     @model_validator(mode="after")

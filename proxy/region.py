@@ -20,6 +20,7 @@ REGISTERS = 4096  # of one arm and revision: 1.6 % standard error
 EPOCHS = 12  # the last two minutes
 EPOCH_S = 10
 EPOCH_REGISTERS = 1024  # of one arm and epoch: 3.3 % standard error
+FAILURE_CELLS = 64  # of one arm: users whose answers failed, told apart well enough to count up to a dozen
 LABEL_BYTES = 192  # the longest series needs 160
 
 # Words of the header.
@@ -38,7 +39,7 @@ _HISTOGRAMS = _CELLS + SERIES * 8
 _TIMES = _HISTOGRAMS + HISTOGRAMS * LABEL_BYTES
 _ARMS = _TIMES + HISTOGRAMS * CELLS * 8
 _USERS = _ARMS + ARMS * LABEL_BYTES
-_USER_BYTES = EPOCHS * 8 + REGISTERS + EPOCHS * EPOCH_REGISTERS
+_USER_BYTES = (EPOCHS + FAILURE_CELLS) * 8 + REGISTERS + EPOCHS * EPOCH_REGISTERS
 REGION_BYTES = -(-(_USERS + ARMS * _USER_BYTES) // 4096) * 4096  # whole pages
 
 Labels = tuple[str, ...]
@@ -85,14 +86,17 @@ class UserSet:
 
     Attributes:
         epoch: The epoch that ``window`` is for, -1 before the first `turn`.
+        failures: Failed answers by a few bits of the user key.
     """
 
-    __slots__ = ("epoch", "epochs", "ring", "total", "window")
+    __slots__ = ("epoch", "epochs", "failures", "ring", "total", "window")
 
     def __init__(self, region: memoryview, index: int) -> None:
         start = _USERS + index * _USER_BYTES
         self.epochs = region[start : start + EPOCHS * 8].cast("q")
         start += EPOCHS * 8
+        self.failures = region[start : start + FAILURE_CELLS * 8].cast("q")
+        start += FAILURE_CELLS * 8
         self.total = region[start : start + REGISTERS]
         self.ring = region[start + REGISTERS : start + REGISTERS + EPOCHS * EPOCH_REGISTERS]
         self.window = self.registers(0)
@@ -116,6 +120,8 @@ class UserSet:
         """Forget everybody."""
         for position in range(EPOCHS):
             self.epochs[position] = 0
+        for cell in range(FAILURE_CELLS):
+            self.failures[cell] = 0
         self.total[:] = bytes(REGISTERS)
         self.epoch = -1
 

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy.config import ProxySettings
-from proxy.counters import Counters
+from proxy.counters import EVIDENCE, Counters
 from proxy.errors import ProxyError, UpstreamError
 from proxy.exchange import TUNNEL
 from proxy.http1 import HeadLimits, Request
@@ -539,6 +539,8 @@ class Server:
         counters.exchange(arm, relay.reason, relay.source, relay.status, failed, seconds, relay.upstream_s)
         if key is not None and relay.source == "user":
             counters.user(arm, key, self._epoch)
+        if failed and not relay.arm.stable and relay.source in EVIDENCE:
+            counters.user_failed(arm, key)
 
     def count_tunnel(self, relay: Relay, seconds: float, failed: bool) -> None:
         """One exchange has become a tunnel, or was one for a short time."""

@@ -21,6 +21,7 @@ from proxy.metrics import Snapshot
 from proxy.net import logs, memory
 from proxy.net import sockets as listening
 from proxy.net.admin import AccessRules, admin_app
+from proxy.net.breaker import LocalBreaker
 from proxy.net.checks import HttpProbe
 from proxy.net.credfiles import POLL_S as CREDENTIALS_POLL_S
 from proxy.net.credfiles import CredentialFiles
@@ -96,6 +97,7 @@ class Supervisor:
         self.keeper = Keeper(Words(self._memory), state, self._workers.stage, time.monotonic, time.time, self.discovery)
         file = PlanFile(base / settings.plan_file) if settings.plan_file else None
         self._feed = Feed(self.keeper, state, file)
+        self._breaker = LocalBreaker(self.keeper, self._regions, time.monotonic)
         self._state_dir = state
         self._admin = Site(admin_app(self, AccessRules(token, time.monotonic), self._admit), _dups(self._admin_sockets))
         self._exposition = Site(exposition_app(self), _dups(self._metrics_sockets))
@@ -144,10 +146,12 @@ class Supervisor:
     def _plan(self) -> Plan | None:
         return self.keeper.in_force.plan if self.keeper.in_force else None
 
+    def _regions(self) -> list[memoryview]:
+        return [region(self._memory, slot.number) for slot in self._workers.slots]
+
     def _read(self) -> counters.Stats:
         plan = self._plan
-        regions = [region(self._memory, slot.number) for slot in self._workers.slots]
-        stats = counters.read(regions, plan.rollout.uid if plan else "", plan.revision if plan else None)
+        stats = counters.read(self._regions(), plan.rollout.uid if plan else "", plan.revision if plan else None)
         stats.log_dropped += self._dropped
         return stats
 
@@ -168,6 +172,7 @@ class Supervisor:
             keeper.latch is not None,
             self._credentials.refused,
             found,
+            self._breaker.trips,
         )
 
     def endpoints(self) -> dict[str, Any]:
@@ -247,6 +252,7 @@ class Supervisor:
                     self._keep_latch,
                     self._keep_credentials,
                     self.discovery.run,
+                    self._breaker.run,
                     self._drain,
                 )
             ]

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from proxy import region, sketch
-from proxy.counters import Counters, Stats, clear_gauges, read
+from proxy.counters import Counters, Stats, Tally, clear_gauges, read, tallies
 from proxy.region import REGION_BYTES
 
 UID, REVISION = "4a1c", "v2"
@@ -243,3 +243,25 @@ def test_a_killed_writer_loses_nothing_and_its_numbers_are_never_torn(tmp_path: 
     assert before - int(said.read_bytes().split(b"\n")[-2]) in (0, 1)
     writer(place).request("canary", "split", "user", 200, False)
     assert stats(place).series[("requests", "canary", "split", "user", "200", "ok")] == before + 1
+
+
+def test_tallies_hold_what_tells_something_of_a_version() -> None:
+    """For the breaker: users' and forced answers, failed ones by user, over all workers; none that a client left."""
+    places = memory(), memory()
+    for place in places:
+        counters = writer(place)
+        for source, code, failed in (("user", 200, False), ("forced", 500, True), ("user", 502, True)):
+            counters.request("canary", "split", source, code, failed)
+        counters.request("canary", "mirror", "mirror", 500, True)
+        counters.request("canary", "split", "user", 499, False)
+        counters.user_failed("canary", b"0123456789abcdef")
+        counters.user_failed("canary", None)
+    found = tallies(places, UID, REVISION, ["canary", "third"])
+    assert (found["canary"].answers, found["canary"].failed, found["canary"].users) == (6, 4, 2)
+    assert found["third"] == Tally()
+    assert found["canary"].since(found["canary"]) == Tally()
+    assert Counters(places[0]) and tallies(places, UID, REVISION, ["canary"])["canary"] == found["canary"]
+    writer(places[0]).new_revision(UID, "v3")
+    later = tallies(places, UID, "v3", ["canary"])["canary"]
+    assert (later.answers, later.failed, later.users) == (6, 4, 0)
+    assert tallies(places, "other", None, ["canary"]) == {"canary": Tally()}

@@ -63,7 +63,8 @@ def exposed(snapshot: Snapshot) -> dict[str, dict[frozenset[tuple[str, str]], fl
 
 @pytest.fixture
 def samples() -> dict[str, dict[frozenset[tuple[str, str]], float]]:
-    return exposed(Snapshot(STATS, shop(), 12.5, {"invalid": 2, "older": 0}, latched=True, found=FOUND))
+    rejected = {"invalid": 2, "older": 0}
+    return exposed(Snapshot(STATS, shop(), 12.5, rejected, latched=True, found=FOUND, trips={"canary": 1}))
 
 
 def labels(**values: str) -> frozenset[tuple[str, str]]:
@@ -79,6 +80,8 @@ def test_counters_have_the_names_and_labels_of_the_surface(samples: dict[str, di
     assert samples["cohort_pending_requests"] == {labels(arm="canary"): 5}
     assert samples["cohort_plan_rejected_total"] == {labels(reason="invalid"): 2, labels(reason="older"): 0}
     assert samples["cohort_abort_latched"] == {labels(): 1}
+    assert samples["cohort_breaker_trips_total"] == {labels(arm="canary"): 1}
+    assert samples["cohort_mirrored_total"] == {labels(arm="canary", result="sent"): 2}
     assert samples["cohort_plan_age_seconds"] == {labels(): 12.5}
     assert samples["cohort_plan_info"] == {labels(generation="1", revision="v2", digest=shop().digest): 1}
     assert samples["cohort_weight_ratio"] == {labels(arm="stable"): 0.75, labels(arm="canary"): 0.25}

@@ -210,7 +210,7 @@ def test_several_faults_are_told_at_once() -> None:
     assert [fault.partition(":")[0] for fault in found] == ["generation", "salt", "arms[0].revision", "explain"]
 
 
-@pytest.mark.parametrize("field", ["breaker", "judge", "strategy"])
+@pytest.mark.parametrize("field", ["judge", "strategy"])
 def test_what_does_not_work_yet_is_unknown(field: str) -> None:
     """A field that does nothing would be a promise."""
     assert faults(**{field: {}}) == [f"{field}: unknown field: remove it or check its spelling"]

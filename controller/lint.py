@@ -80,11 +80,18 @@ def _identity(document: Document) -> tuple[str, str | None, str] | None:
 def _risky(document: Document, trusted: bool | None) -> Iterator[Fault]:
     if isinstance(document, CanaryRollout):
         users, routes, mirror, base = document.spec.users, document.spec.routes, document.spec.mirror, "spec."
+        breaker = document.spec.breaker
     elif isinstance(document, Plan):
         users, routes, mirror, base = document.users, document.routes, document.mirror, ""
+        breaker = document.breaker
     else:
         return
     yield from _repeated_deeds(f"{base}mirror.methods", mirror)
+    if breaker and breaker.minimum_users == 1:
+        yield Fault(
+            f"{base}breaker.minimumUsers",
+            "one user alone can end a rollout: whoever knows a request that fails sends it until the breaker trips",
+        )
     if trusted is False:
         for i, user in enumerate(users):
             if user.header and user.header.trust == "TrustedPeers":

@@ -9,7 +9,19 @@ from hashlib import blake2b
 from controller.spec import Version
 from controller.state import Stage, State
 from proxy.assign import BUCKETS, salt
-from proxy.plan import Arm, Explain, HeaderRoute, Mirror, OnArmDown, Plan, Preview, RolloutRef, Route, UserSource
+from proxy.plan import (
+    Arm,
+    Breaker,
+    Explain,
+    HeaderRoute,
+    Mirror,
+    OnArmDown,
+    Plan,
+    Preview,
+    RolloutRef,
+    Route,
+    UserSource,
+)
 
 _ON_TRIAL = (Stage.CLEARING, Stage.STEPS, Stage.FILLING, Stage.ABORTED)
 
@@ -33,6 +45,7 @@ class Content:
     mirror: Mirror | None
     explain: Explain
     on_arm_down: OnArmDown
+    breaker: Breaker | None
     lifts: tuple[str, ...]
     split_key: str
 
@@ -59,6 +72,7 @@ def content(state: State) -> Content | None:
         mirror=spec.mirror,
         explain=spec.explain,
         on_arm_down=spec.on_arm_down,
+        breaker=spec.breaker,
         lifts=state.lifts,
         split_key=state.split_key,
     )
@@ -98,6 +112,7 @@ def plan(state: State, secrets: Mapping[str, bytes]) -> Plan | None:
         mirror=parts.mirror,
         explain=parts.explain,
         on_arm_down=parts.on_arm_down,
+        breaker=parts.breaker,
         lifts=parts.lifts,
     )
 

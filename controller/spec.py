@@ -19,6 +19,7 @@ from proxy.document import Document, DocumentError, Duration, Fault, Percent, du
 from proxy.plan import (
     NAME,
     ArmTls,
+    Breaker,
     Dns,
     Endpoint,
     Explain,
@@ -286,6 +287,7 @@ class RolloutSpec(Document):
     explain: Explain = "OnRequest"
     strategy: Strategy
     on_arm_down: OnArmDown = "Stable"
+    breaker: Breaker | None = None
 
     @model_validator(mode="after")
     def _check(self) -> RolloutSpec:

@@ -39,7 +39,7 @@ def command(paths: tuple[str, ...], strict: bool, output: str) -> None:
 
     Warnings tell of header routes that nobody may set (which depends on trustedPeers of the ProxySettings, so give
     them too), of routes by path, method or query that lead one user to two versions, and of copies of requests that
-    change something.
+    change something, and of a breaker that one user can trip.
 
     Exits with 1 if there is a fault, with 0 on warnings alone.
 

@@ -182,3 +182,11 @@ def test_mirroring_what_changes_something_is_a_warning(methods: list[str] | None
     found = findings([rollout(mirror=mirror)], whole=True, trusted=None)
     text = f"a copy of {named} does what it asks for once more: leave it out, or give the canary a store of its own"
     assert found == ([Finding("a.yaml", WARNING, "spec.mirror.methods", text)] if named else [])
+
+
+@pytest.mark.parametrize("breaker", [None, {}, {"minimumUsers": 1}], ids=["none", "defaults", "one-user"])
+def test_a_breaker_that_one_user_can_trip_is_a_warning(breaker: Json | None) -> None:
+    """S5: rollback griefing."""
+    found = findings([rollout(**({"breaker": breaker} if breaker is not None else {}))], whole=True, trusted=None)
+    expected = ["spec.breaker.minimumUsers"] if breaker == {"minimumUsers": 1} else []
+    assert [(finding.path, finding.severity) for finding in found] == [(path, WARNING) for path in expected]

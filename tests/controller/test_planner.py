@@ -8,7 +8,7 @@ from controller.spec import CanaryRollout
 from controller.state import Phase, Stage
 from proxy.assign import salt
 from proxy.document import validate
-from proxy.plan import ArmTls, Dns, HealthCheck, Mirror
+from proxy.plan import ArmTls, Breaker, Dns, HealthCheck, Mirror
 from tests.controller.world import SECRETS, World, document
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -79,6 +79,7 @@ def test_how_a_version_is_found_and_checked_goes_into_its_arm() -> None:
                     "strategy": {"canary": {"steps": [{"setWeight": 5}, {"pause": {}}]}},
                     "onArmDown": "Error",
                     "mirror": {"arm": "canary", "percent": 1},
+                    "breaker": {"errorPercent": 25, "window": "5s"},
                 },
             },
         )
@@ -91,6 +92,7 @@ def test_how_a_version_is_found_and_checked_goes_into_its_arm() -> None:
     assert tried.health_check == HealthCheck(path="/ready", interval=2.0)
     assert (stable.tls, tried.tls) == (None, ArmTls())
     assert (tried.endpoints, made.on_arm_down) == ((), "Error")
+    assert made.breaker == Breaker(error_percent=25, window=5.0)
     assert made.mirror == Mirror(arm="canary", percent=1)
     world.ask(Verb.PROMOTE_FULL)
     world.until(Phase.HEALTHY)

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from tests.integration.programs import RealController, RealProxy, until
+from tests.support.dataplane import replies, service
 
 pytestmark = pytest.mark.integration
 
@@ -44,10 +45,10 @@ def document(revision: str = "v2", port: int = 9002) -> dict[str, Any]:
 class Stand:
     """Two proxies and a controller."""
 
-    def __init__(self, root: Path, port: int) -> None:
+    def __init__(self, root: Path, port: int, spec: dict[str, Any] | None = None) -> None:
         keys = root / "keys"
         self.proxies = [RealProxy(root / f"proxy-{n}", workers=1, keys=keys) for n in range(2)]
-        self.controller = RealController(root / "controller", port, self.proxies, keys, [document()])
+        self.controller = RealController(root / "controller", port, self.proxies, keys, [spec or document()])
         self.weights: list[list[tuple[str | None, int]]] = [[], []]
 
     async def watch(self) -> None:
@@ -62,9 +63,9 @@ class Stand:
             await asyncio.sleep(0.02)
 
 
-@pytest.fixture
-async def stand(tmp_path: Path, free_port: Callable[[], int]) -> AsyncIterator[Stand]:
-    made = Stand(tmp_path, free_port())
+@contextlib.asynccontextmanager
+async def standing(made: Stand) -> AsyncIterator[Stand]:
+    """Started, and ended afterwards."""
     for proxy in made.proxies:
         await proxy.start()
     await made.controller.start()
@@ -81,6 +82,12 @@ async def stand(tmp_path: Path, free_port: Callable[[], int]) -> AsyncIterator[S
         for proxy in made.proxies:
             if proxy.program.process is not None:
                 await proxy.stop()
+
+
+@pytest.fixture
+async def stand(tmp_path: Path, free_port: Callable[[], int]) -> AsyncIterator[Stand]:
+    async with standing(Stand(tmp_path, free_port())) as made:
+        yield made
 
 
 async def test_killed_again_and_again_the_rollout_is_the_same(stand: Stand) -> None:
@@ -137,3 +144,37 @@ async def test_a_proxy_that_is_away_is_waited_for_and_caught_up(stand: Stand) ->
         return bool((await stand.proxies[1].state())["latch"])
 
     await until(is_latched)
+
+
+FAILING = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
+WELL = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+async def test_a_breaker_of_one_proxy_aborts_everywhere(tmp_path: Path, free_port: Callable[[], int]) -> None:
+    """B8: the proxy acts by itself, the controller latches the other one and tells the proxy's reason."""
+    async with service(replies(WELL)) as (_, stable), service(replies(FAILING)) as (_, canary):
+        spec = document()
+        spec["spec"] |= {
+            "stable": {"addresses": [f"127.0.0.1:{stable}"], "revision": "v1"},
+            "canary": {"addresses": [f"127.0.0.1:{canary}"], "revision": "v2"},
+            "users": [{"header": {"name": "X-User-Id", "trust": "Anyone"}}],
+            "strategy": {"canary": {"steps": [{"setWeight": 50}, {"pause": {}}]}},
+            "breaker": {"errorPercent": 50, "requests": 10},
+        }
+        async with standing(Stand(tmp_path, free_port(), spec)) as stand:
+            await stand.controller.wait_for(phase="Paused")
+            tripping, other = stand.proxies
+            async with aiohttp.ClientSession() as session:
+                user = 0
+                while (await tripping.state())["latch"] is None:
+                    user += 1
+                    url = f"http://127.0.0.1:{tripping.port}/"
+                    async with session.get(url, headers={"X-User-Id": str(user)}) as answer:
+                        assert answer.status in (200, 500)
+            status = await stand.controller.wait_for(phase="Aborted", plan__current=2)
+            latch = (await tripping.state())["latch"]
+            assert (latch["by"], latch["revision"]) == ("breaker", "v2")
+            assert status["abort"] == {"id": latch["id"], "revision": "v2", "by": "breaker", "reason": "BreakerTripped"}
+            assert (await other.state())["latch"]["id"] == latch["id"]
+            degraded = next(condition for condition in status["conditions"] if condition["type"] == "Degraded")
+            assert latch["reason"] in degraded["message"]

@@ -1,7 +1,8 @@
 """The load: an open loop of requests from a process of its own, so that nothing that is measured disturbs it.
 
 Started as ``python -m tests.faults.load ROWS``; the first line on standard input is the mix, later ones change it
-(``{"ports": [...]}``, ``{"rate": 100}``) or end it (``{"stop": true}``). The rows go to the file ROWS at the end.
+(``{"ports": [...]}``, ``{"rate": 100}``, ``{"paused": true}``) or end it (``{"stop": true}``). The rows go to the file
+ROWS at the end.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Generator:
         self._pool = Pool(mix.connections)
         self._stopping = asyncio.Event()
         self._count = 0
+        self._is_paused = False
         self._jar = {f"u{number}": cookie for number, cookie in enumerate(mix.cookies)}
         self.rows: list[Row] = []
 
@@ -74,6 +76,8 @@ class Generator:
             self._ports = list(message["ports"])  # type: ignore[call-overload]
         if "rate" in message:
             self._rate = float(message["rate"])  # type: ignore[arg-type]
+        if "paused" in message:
+            self._is_paused = bool(message["paused"])
         if "stop" in message:
             self._stopping.set()
 
@@ -95,7 +99,8 @@ class Generator:
         while not self._stopping.is_set():
             now = time.monotonic()
             while due <= now:
-                tasks.create_task(self._one(due))
+                if not self._is_paused:
+                    tasks.create_task(self._one(due))
                 due += 1 / self._rate
             await asyncio.sleep(min(due - now, 0.05))
 

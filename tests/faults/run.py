@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.check import Check
-from tests.faults.ledger import AFTER_S, Allowed, Row, failures, ledger, summary
+from tests.faults.ledger import AFTER_S, Allowed, Row, failures, ledger, percentile, short, summary
 from tests.faults.load import Mix
 from tests.faults.stand import Stand
 from tests.integration.programs import RealProxy
@@ -92,6 +92,19 @@ class Run:
         self.check.says("requests", len(rows))
         self.check.exactly(name, len(outside), 0)
         self._tell(outside)
+
+    def steady(self, name: str, before: Sequence[Row], during: Sequence[Row], share: float) -> None:
+        """The p99 of short requests has not grown by more than a share, and what this machine's own noise adds.
+
+        Some hundred requests have no p99 to speak of, so that CI looks at the p90.
+        """
+        part = self.scale.pick(0.99, 0.9)
+        usual, now = (
+            percentile([row.latency for row in short(rows) if row.outcome == "ok"], part) * 1000
+            for rows in (before, during)
+        )
+        self.check.says(f"{name} p{part * 100:.0f} before", usual, "ms")
+        self.check.at_most(f"{name} p{part * 100:.0f}", now, usual * (1 + share) + self.scale.pick(10, 50), "ms")
 
     def _tell(self, rows: Sequence[Row]) -> None:
         if rows:

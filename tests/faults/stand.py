@@ -95,9 +95,38 @@ class ServiceProcess(Child):
             return []
         return [line.split(" ", 5) for line in self._requests.read_text().splitlines()]
 
+    @property
+    def nonces(self) -> list[str]:
+        """Of all requests that it was sent, attempts one by one."""
+        return [line[2] for line in self.log if line[1] != "CONNECT"]
+
+    @property
+    def connects(self) -> list[float]:
+        """When connections to it were accepted."""
+        return [float(line[0]) for line in self.log if line[1] == "CONNECT"]
+
     async def close(self) -> None:
         await self.end()
         self._held.close()
+
+
+class Blackhole:
+    """A listener whose queue is full: the kernel drops what else would connect, as a firewall does."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.port: int = self._listener.getsockname()[1]
+        self._queued = []
+        for _ in range(4):
+            sock = socket.socket()
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                sock.connect(("127.0.0.1", self.port))
+            self._queued.append(sock)
+
+    def close(self) -> None:
+        for sock in (*self._queued, self._listener):
+            sock.close()
 
 
 class Load(Child):
@@ -117,7 +146,7 @@ class Load(Child):
         await self.start(mix_line(self._mix))
 
     def change(self, **what: object) -> None:
-        """`ports` or `rate`, from the next request on."""
+        """`ports`, `rate` or `paused`, from the next request on."""
         self.tell(json.dumps(what).encode() + b"\n")
 
     async def finish(self) -> list[Row]:
@@ -234,6 +263,12 @@ def rss_mib(*pids: int) -> float:
         with contextlib.suppress(FileNotFoundError, IndexError):
             total += int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0])
     return total / 1024
+
+
+def pss_mib(*pids: int) -> float:
+    """The same with a page's share for each of those who share it."""
+    lines = (line for pid in pids for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines())
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def descriptors(*pids: int) -> int:

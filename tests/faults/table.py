@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import control, steering, upstreams
+from tests.faults import control, machine, steering, upstreams
 from tests.faults.run import Fault
 
-FAULTS: dict[str, Fault] = dict(sorted((upstreams.FAULTS | control.FAULTS | steering.FAULTS).items()))
+FAULTS: dict[str, Fault] = dict(sorted((upstreams.FAULTS | control.FAULTS | steering.FAULTS | machine.FAULTS).items()))

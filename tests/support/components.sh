@@ -7,6 +7,7 @@ missing=
 for program in chromium curl nginx openssl wrk; do
     command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
+command -v cc >/dev/null 2>&1 && [ -e /usr/include/dlfcn.h ] || missing="$missing gcc libc6-dev"
 ldconfig -p 2>/dev/null | grep -q 'libatomic\.so\.1' || missing="$missing libatomic1" # Playwright's driver links it
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then

@@ -63,11 +63,7 @@ class Check:
 
 
 def _text(value: object, unit: str = "") -> str:
-    number = (
-        f"{value:.3g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else f"{value:.0f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    number = str(value)
+    if isinstance(value, float):
+        number = f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
     return f"{number} {unit}".strip()

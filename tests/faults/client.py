@@ -59,7 +59,9 @@ class Connection:
         self.writer.close()
 
     def send(self, data: bytes) -> None:
-        self.writer.write(data)
+        """Write; where the connection has ended, whoever reads next finds out."""
+        if not self.writer.is_closing():
+            self.writer.write(data)
 
     async def head(self) -> Answer:
         """The final head, interim ones skipped.

@@ -1,6 +1,6 @@
 """A service that misbehaves on demand, in a process of its own so that it can be stopped and killed.
 
-Started as ``python -m tests.faults.service NAME PORT LOG``. Lines on standard input change what it does
+Started as ``python -m tests.faults.service NAME HOST PORT LOG``. Lines on standard input change what it does
 (``{"mode": "hang"}``), each is acknowledged by a line with its counts. The file LOG gets a line for each request as
 soon as its head is there: time, method, nonce, attempt, connection, target.
 """
@@ -127,6 +127,9 @@ class Service:
             await self._stream(request, float(request.target.rpartition("/")[2]))
         elif request.fields.get("upgrade", "").lower() == "websocket":
             await self._socket(request)
+        elif request.target.startswith("/echo/"):
+            word = request.target.removeprefix("/echo/")
+            request.send(self.head(request, "200 OK", f"X-Word: {word}", "Content-Length: 0"))
         elif request.target == "/upload":
             size = await request.body()
             request.send(self.head(request, "200 OK", f"X-Received: {size}", "Content-Length: 2") + b"ok")
@@ -167,6 +170,15 @@ Mode = Callable[[Service, Request, Behaviour], Awaitable[None]]
 async def _ok(service: Service, request: Request, now: Behaviour) -> None:
     lines = (f"Content-Length: {now.body_bytes}", f"X-Body: {now.body_bytes}")
     request.send(service.head(request, "200 OK", *lines) + b"." * now.body_bytes)
+
+
+async def _drip(service: Service, request: Request, now: Behaviour) -> None:
+    """In small pieces, so that it is under way for a while."""
+    data = service.head(request, "200 OK", "Content-Length: 600") + b"d" * 600
+    for at in range(0, len(data), 16):
+        request.send(data[at : at + 16])
+        await request.writer.drain()
+        await asyncio.sleep(0.001)
 
 
 async def _error(service: Service, request: Request, now: Behaviour) -> None:
@@ -215,6 +227,7 @@ async def _big_head(service: Service, request: Request, now: Behaviour) -> None:
 
 MODES: dict[str, Mode] = {
     "ok": _ok,
+    "drip": _drip,
     "error": _error,
     "hang": _hang,
     "reset": _reset,
@@ -226,19 +239,19 @@ MODES: dict[str, Mode] = {
 }
 
 
-def listen(port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A listener on a port that whoever started us holds, so that it stays ours while we are dead."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind(("127.0.0.1", port))
+    sock.bind((host, port))
     return sock
 
 
-async def main(name: str, port: int, log: str) -> None:
+async def main(name: str, host: str, port: int, log: str) -> None:
     """Serve until standard input ends."""
     service = Service(name, os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
-    server = await asyncio.start_server(service.serve, sock=listen(port), backlog=4096, limit=1 << 20)
+    server = await asyncio.start_server(service.serve, sock=listen(host, port), backlog=4096, limit=1 << 20)
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -254,4 +267,4 @@ async def main(name: str, port: int, log: str) -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+        runner.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))

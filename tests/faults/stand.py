@@ -68,15 +68,16 @@ class Child:
 class ServiceProcess(Child):
     """One endpoint. Its port stays held by this process, so that it is refused and not reused while it is dead."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, host: str = "127.0.0.1", port: int = 0) -> None:
         self.name = name
         self._held = socket.socket()
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._held.bind(("127.0.0.1", 0))
+        self._held.bind((host, port))
         self.port: int = self._held.getsockname()[1]
         self._requests = folder / f"{name}.requests"
-        super().__init__("tests.faults.service", folder / "services.log", name, str(self.port), str(self._requests))
+        arguments = (name, host, str(self.port), str(self._requests))
+        super().__init__("tests.faults.service", folder / "services.log", *arguments)
 
     async def behave(self, **behaviour: object) -> dict[str, int]:
         """Change what it does from the next answer on; nothing said: no change. Returns its counts."""
@@ -99,6 +100,11 @@ class ServiceProcess(Child):
     def nonces(self) -> list[str]:
         """Of all requests that it was sent, attempts one by one."""
         return [line[2] for line in self.log if line[1] != "CONNECT"]
+
+    @property
+    def times(self) -> list[float]:
+        """When it got each of them."""
+        return [float(line[0]) for line in self.log if line[1] != "CONNECT"]
 
     @property
     def connects(self) -> list[float]:

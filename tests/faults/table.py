@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.faults import control, machine, steering, upstreams
+from tests.faults import control, life, machine, names, steering, upstreams
 from tests.faults.run import Fault
 
-FAULTS: dict[str, Fault] = dict(sorted((upstreams.FAULTS | control.FAULTS | steering.FAULTS | machine.FAULTS).items()))
+_MODULES = (control, life, machine, names, steering, upstreams)
+FAULTS: dict[str, Fault] = dict(sorted(item for module in _MODULES for item in module.FAULTS.items()))

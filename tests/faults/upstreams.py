@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from tests.faults.ledger import Row, between, failures, only, p99, repeated, short
+from tests.faults.ledger import Row, between, failures, only, repeated, short
 from tests.faults.run import Fault, Run
 from tests.faults.stand import Blackhole, Stand, rss_mib
 from tests.integration.programs import until
@@ -60,7 +60,7 @@ async def _serves_again(name: str, stand: Stand, since: float) -> float:
     service = next(service for service in stand.services if service.name == name)
 
     async def has_new() -> bool:
-        return any(float(line[0]) > since and line[1] != "CONNECT" for line in service.log)
+        return any(at > since for at in service.times)
 
     await until(has_new, EVENTUALLY_S)
     return time.monotonic() - since
@@ -74,7 +74,7 @@ async def stopped(run: Run) -> None:
     """
     check = run.check
     deadline_s = 1.0
-    rules = {"failures": 3, "longestEjection": "4s"}
+    rules = {"failures": 3, "longestEjection": "2s"}
     async with run.stand(timeouts={"responseHead": f"{deadline_s:g}s"}, endpoints=rules) as stand:
         victim = stand.stable[0]
         for service in stand.stable:
@@ -146,12 +146,13 @@ async def blackhole(run: Run) -> None:
             plan["arms"][0]["endpoints"].append({"address": "127.0.0.1", "port": hole.port})
             began = time.monotonic()
             await stand.adopt(plan)
-            await asyncio.sleep(run.scale.pick(81, 3.5))
+            await asyncio.sleep(run.scale.pick(81, 3))
+            met = await stand.metric("cohort_upstream_failures_total", arm="stable", kind="connect")
     finally:
         hole.close()
     run.no_loss(load.rows)
     slow = [row for row in short(between(load.rows, began)) if row.latency > 0.7]
-    check.at_least("requests that met it", len(slow), 1)
+    check.at_least("requests that met it", met, 1)
     check.at_most("added latency at most", max((row.latency for row in slow), default=0.0), 1.5, "s")
     check.exactly("slow ones later than 1.5 s", sum(row.intended > began + 1.5 for row in slow))
 
@@ -175,12 +176,12 @@ async def closed_ports(run: Run) -> None:
         fallen = [row for row in first if row.reason == "fallback"]
         check.exactly("lost with the fallback", len(failures(first)))
         check.at_least("users of the canary given stable", len(fallen), 10)
-        check.at_most("p99 of them", p99(short(fallen)) * 1000, 50, "ms")
+        run.quick("their", fallen, 50)
         then = [row for row in load.rows if turned_end < row.intended and row.done < back]
         refused = failures(then)
         check.exactly("lost of stable", sum(row.arm == "stable" for row in refused))
         check.exactly("codes without it", ",".join(sorted({row.what for row in refused})), "502")
-        check.at_most("p99 of those", p99(short(refused)) * 1000, 50, "ms")
+        run.quick("of those", refused, 50)
         check.at_most("serves after its return within", again_s, 5, "s")
 
 
@@ -204,7 +205,8 @@ async def all_failing(run: Run) -> None:
         inside = {row.nonce for row in asked}
         sent = sum(nonce in inside for service in stand.services for nonce in service.nonces)
         check.at_least("client requests", len(asked), 100)
-        check.at_most("upstream requests for each", sent / len(asked), 1.1 + 2 / len(asked))  # a tenth, rounded up
+        spare = 2 * 10 / len(asked)  # each of two workers may always repeat ten within 10 s
+        check.at_most("upstream requests for each", round(sent / len(asked), 4), round(1.1 + spare, 4))
         check.exactly("POST sent twice", len(repeated(stand.posts())))
 
 
@@ -252,8 +254,7 @@ async def reset_in_body(run: Run) -> None:
         check.exactly("short bodies taken for whole ones", sum("short body" in row.detail for row in load.rows))
         check.at_least("clients that saw it", len(cut), run.scale.pick(100, 5))
         check.exactly("of stable among them", sum(row.arm == "stable" for row in cut))
-        sent = [line[2] for line in stand.canary[0].log if line[1] != "CONNECT"]
-        check.exactly("repeated requests", len(repeated(sent)))
+        check.exactly("repeated requests", len(repeated(stand.canary[0].nonces)))
         counted = await stand.metric("cohort_upstream_failures_total", arm="canary", kind="truncated")
         check.exactly("counted for the canary", int(counted), len(cut))
 
@@ -279,7 +280,7 @@ async def no_endpoints(run: Run) -> None:
         refused = failures(during)
         check.exactly("503 while there are none", len(refused), len(during))
         check.true("all with Retry-After", all(row.detail == "retry after 1" for row in refused))
-        check.at_most("p99 of the 503", p99(refused) * 1000, 50, "ms")
+        run.quick("of the 503", refused, 50)
         last = max((row.sent for row in failures(load.rows)), default=back)
         check.at_most("recovery", max(0.0, last - back) * 1000, 200, "ms")
 

@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from typing import Any, Protocol, cast
 
-_HANDSHAKE, _OPEN, _ENDED, _CLOSED = range(4)  # ended: our side is, what comes is discarded
+_HANDSHAKE, _OPEN, _FAILED, _CLOSED = range(4)  # failed: the handshake did, what still comes is discarded
 
 
 class Handshake(Protocol):
@@ -41,8 +41,8 @@ class Tls(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_above", "_buffer", "_context", "_handshake", "_incoming", "_is_held", "_is_over", "_outgoing", "_raw",
-        "_raw_ended", "_server_name", "_state", "has_begun", "is_cut", "ssl_object",
+        "_above", "_buffer", "_handshake", "_has_ended", "_incoming", "_is_announced", "_is_held", "_is_over",
+        "_outgoing", "_raw", "_raw_ended", "_server_name", "_stash", "_state", "has_begun", "is_cut", "ssl_object",
     )  # fmt: skip
 
     def __init__(
@@ -59,7 +59,10 @@ class Tls(asyncio.BufferedProtocol):
         self._raw: asyncio.Transport
         self._state = _HANDSHAKE
         self._is_held = False
+        self._has_ended = False  # our way
+        self._stash = b""
         self._is_over = False  # nothing more will come, and the protocol above knows
+        self._is_announced = False  # close_notify has come
         self._raw_ended = False
         self.has_begun = False
         self.is_cut = False
@@ -86,8 +89,6 @@ class Tls(asyncio.BufferedProtocol):
             self.has_begun = True
             self._incoming.write(self._buffer[:nbytes])
             self._shake()
-        elif self._above is not None:
-            self._above.buffer_updated(nbytes)  # it lingers, and looks only at whether anything comes
 
     def eof_received(self) -> bool:
         """The other side's FIN: after its close_notify, or a connection cut short."""
@@ -134,7 +135,7 @@ class Tls(asyncio.BufferedProtocol):
 
     def _fail(self, error: Exception | None) -> None:
         """Say why by an alert, or as the one who waits wants it, and end our side; then only discard."""
-        self._state = _ENDED
+        self._state = _FAILED
         plain = self._handshake.failed(error)
         self._raw.write(plain or self._outgoing.read())
         if not self._raw.is_closing():
@@ -145,40 +146,47 @@ class Tls(asyncio.BufferedProtocol):
     def _read(self) -> None:
         """Decrypt what is here and hand it up, until that is all, or nobody wants more for now."""
         while self._state == _OPEN and not self._is_held and not self._is_over:
-            size, is_end, error = self._decrypt()
+            size, error = self._unstash() if self._stash else self._decrypt()
             if size and self._above is not None:
                 self._above.buffer_updated(size)
             if self._outgoing.pending:
                 self._flush()  # keys renewed
             if error is not None:
                 self._break(error)
-            elif is_end:
+            elif self._is_announced and not self._stash:
                 self._end_of_input(announced=True)
-            elif size < len(self._buffer):
+            elif not size or not self._has_input:
                 break
         if self._raw_ended and self._state == _OPEN and not self._is_held:
             self._end_of_input(announced=False)
 
-    def _decrypt(self) -> tuple[int, bool, ssl.SSLError | None]:
-        """Fill the buffer: bytes in it, whether close_notify follows them, and what is wrong with what follows."""
+    def _decrypt(self) -> tuple[int, ssl.SSLError | None]:
+        """Fill the buffer: bytes in it, and what is wrong with what follows."""
         buffer, read, size = self._buffer, self.ssl_object.read, 0
         try:
-            while size < len(buffer) and self._has_input:
+            while size < len(buffer) and (self._incoming.pending or self.ssl_object.pending()):
                 got = cast("int", read(len(buffer) - size, buffer[size:]))  # into a buffer: how many
                 if not got:
-                    return size, True, None
+                    self._is_announced = True
+                    break
                 size += got
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            return size, True, None
+            self._is_announced = True
         except ssl.SSLError as error:
-            return size, False, error
-        return size, False, None
+            return size, error
+        return size, None
+
+    def _unstash(self) -> tuple[int, None]:
+        """The same for what was decrypted before."""
+        part, self._stash = self._stash[: len(self._buffer)], self._stash[len(self._buffer) :]
+        self._buffer[: len(part)] = part
+        return len(part), None
 
     @property
     def _has_input(self) -> bool:
-        return self._incoming.pending > 0 or self.ssl_object.pending() > 0
+        return bool(self._stash) or self._incoming.pending > 0 or self.ssl_object.pending() > 0
 
     def _end_of_input(self, announced: bool) -> None:
         """Nothing more comes. What a service did not announce is no end, whatever its framing says."""
@@ -203,7 +211,7 @@ class Tls(asyncio.BufferedProtocol):
 
     def write(self, data: bytes) -> None:
         """Encrypt and send."""
-        if self._state != _OPEN or not data:
+        if self._state != _OPEN or self._has_ended or not data:
             return
         try:
             written = self.ssl_object.write(data)
@@ -216,31 +224,44 @@ class Tls(asyncio.BufferedProtocol):
             self._raw.write(self._outgoing.read())
 
     def _flush(self) -> None:
-        self._raw.write(self._outgoing.read())
+        data = self._outgoing.read()
+        if data and not self._has_ended:
+            self._raw.write(data)
 
     def _say_end(self) -> None:
+        """Send close_notify, unless the end must not look like one."""
+        if self._state != _OPEN or self._has_ended:
+            return
         if not self.is_cut:
             try:
                 self.ssl_object.unwrap()
             except ssl.SSLError:
                 pass  # it waits for the other side's, which may come or not
             self._flush()
-
-    def write_eof(self) -> None:
-        """End our side: close_notify and FIN. What still comes is not decrypted any more, only told of."""
-        if self._state == _OPEN:
-            self._say_end()
-            self._state = _ENDED
-            self._raw.write_eof()
+        self._has_ended = True
 
     def can_write_eof(self) -> bool:
-        """Whether the other side can be understood after the end of ours: what comes then is not decrypted."""
-        return False
+        """Whether one way may end before the other: RFC 8446 section 6.1. A peer of TLS 1.2 will end both."""
+        return True
+
+    def write_eof(self) -> None:
+        """End our way: close_notify and FIN. What comes is still handed up."""
+        if self._state == _OPEN and not self._has_ended:
+            self._put_aside()
+            self._say_end()
+            self._raw.write_eof()
+
+    def _put_aside(self) -> None:
+        """Decrypt what waits while nobody wants it: to send close_notify OpenSSL looks at it, and loses it."""
+        while self._is_held and self._has_input and not self._is_over:
+            size, _ = self._decrypt()
+            if not size:
+                return
+            self._stash += self._buffer[:size]
 
     def close(self) -> None:
-        """End both sides once all is sent."""
-        if self._state == _OPEN:
-            self._say_end()
+        """End both ways once all is sent."""
+        self._say_end()
         self._state = _CLOSED
         self._raw.close()
 
@@ -262,7 +283,7 @@ class Tls(asyncio.BufferedProtocol):
         """Hand up again, first what has come already."""
         self._is_held = False
         self._raw.resume_reading()
-        if self._has_input:
+        if self._has_input or self._raw_ended:
             asyncio.get_running_loop().call_soon(self._read)  # not within a call from above
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:

@@ -11,6 +11,7 @@ import ssl
 import struct
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from proxy.certificate import read_certificate
 from proxy.counters import read
 from proxy.net.credentials import Credentials
+from proxy.websocket import accept
 from tests.support.certificates import Authority, listening
 from tests.support.dataplane import REPLY, Handler, Proxy, Service, answer, plan, replies, service
 
@@ -521,3 +523,37 @@ async def test_a_drain_closes_connections_on_which_nothing_came() -> None:
             await proxy.server.drain(0, 20)
         assert await reader.read() == b""
         writer.close()
+
+
+async def test_a_websocket_goes_over_tls_on_both_sides(tmp_path: Path) -> None:
+    """Item 7: frames both ways, and the service's end reaches the client as an announced one."""
+    ask = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %b\r\n\r\n"
+    key = b"dGhlIHNhbXBsZSBub25jZQ=="
+    switch = b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n\r\n"
+
+    def switching(running: Service) -> Handler:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await running.read_head(reader)
+            writer.write(switch % accept(key))
+            writer.write(await reader.readexactly(6) * 20_000)
+            await writer.drain()
+
+        return serve
+
+    tls = AUTHORITY.server(AUTHORITY.issue("127.0.0.1"), tmp_path)
+    credentials = Credentials(CREDENTIALS.listeners, AUTHORITY.pem)
+    async with service(switching, tls=tls) as (_, port), Proxy(SETTINGS, credentials) as proxy:
+        document = plan([port], []).model_dump(mode="json", by_alias=True)
+        document["arms"][0]["tls"] = {}
+        proxy.adopt(plan([], [], arms=document["arms"]))
+
+        def run() -> tuple[bytes, str]:
+            client = Client(proxy.port)
+            with client.sock:
+                client.sock.sendall(GET[:-2] + ask % key)
+                assert client.sock.recv(65_536).startswith(b"HTTP/1.1 101 ")
+                client.sock.sendall(b"frames")
+                return client.rest()
+
+        assert await asyncio.to_thread(run) == (b"frames" * 20_000, "announced")
+        await until(lambda: not proxy.server.connections)

@@ -146,7 +146,7 @@ class Limits(Document):
         1024  # beyond them, until one ends; as Envoy's circuit breaker
     )
     mirror_requests: Annotated[int, Field(ge=1, le=100_000)] = 64  # copies under way at once in one worker
-    mirror_pending: Annotated[int, Field(ge=0, le=100_000)] = 256  # copies that wait: 16 MiB of bodies at the most
+    mirror_pending: Annotated[int, Field(ge=1, le=100_000)] = 256  # copies that wait: 16 MiB of bodies at the most
     mirror_body_bytes: Annotated[int, Field(ge=0, le=MIB)] = 65_536  # a copy is held whole until it is sent
     arm_connects_per_second: Annotated[int, Field(ge=4, le=1_000_000)] = 2000  # a service without keep-alive fits below
 

@@ -52,6 +52,23 @@ class Copy:
     def __repr__(self) -> str:
         return f"<Copy {self._method!r} arm={self.arm.name} endpoint={self._endpoint}>"
 
+    def collect(self, relay: Relay) -> None:
+        """The request's body is to come: take a place among the copies that wait, if there is one."""
+        if self._is_full or relay.request.length > self._server.settings.limits.mirror_body_bytes:
+            self._drop()
+        else:
+            self._server.collecting[self] = relay
+
+    @property
+    def _is_full(self) -> bool:
+        room = self.arm.room
+        return len(room.waiting) + len(self._server.collecting) >= room.most_waiting
+
+    def forget(self) -> None:
+        """The request will never be complete."""
+        self._body.clear()
+        self._drop()
+
     def add(self, payload: bytes) -> None:
         """Keep a part of the request's body, up to the limit."""
         if self._is_dropped:
@@ -59,8 +76,7 @@ class Copy:
         self._answered += len(payload)
         self._body.append(payload)
         if self._answered > self._server.settings.limits.mirror_body_bytes:
-            self._body.clear()
-            self._drop()
+            self.forget()
 
     def send(self, relay: Relay) -> None:
         """The request is complete: queue its copy.
@@ -70,13 +86,14 @@ class Copy:
         """
         if self._is_dropped:
             return
+        self._server.collecting.pop(self, None)
         body = b"".join(self._body)
         self._body.clear()
         self._answered = 0
         self._method = relay.request.method
         self._head = relay.head_for(_plain(relay.request, len(body)), self.arm, self.arm.lines(REASON)) + body
         self._queued_at = self._server.loop.time()
-        if self.arm.room.is_full:
+        if self._is_full:
             self._drop()
         else:
             self.arm.room.waiting[self] = None
@@ -84,6 +101,8 @@ class Copy:
 
     def _drop(self) -> None:
         self._is_dropped = True
+        self._head = b""
+        self._server.collecting.pop(self, None)
         self._server.counters.mirrored(self.arm.name, "dropped")
 
     # --- what the room and the server call
@@ -93,7 +112,8 @@ class Copy:
         server, room = self._server, self.arm.room
         endpoint = self.arm.choose(None, server.now)
         too_late = server.loop.time() - self._queued_at > server.connect_s
-        if too_late or endpoint is None or self._is_stopped:
+        # Where a user's request would try an endpoint that is out, as a last resort, a copy is not worth the attempt.
+        if too_late or endpoint is None or endpoint.standing.is_out or self._is_stopped:
             self._drop()
             return
         connection = endpoint.take()

@@ -91,6 +91,8 @@ class Relay:
             self._copy = Copy(self._server, self._view.mirror)
         if self.exchange.request_open:
             self._body = body_reader(self.request.length, _bad_request, self._server.head_limits)
+            if self._copy is not None:
+                self._copy.collect(self)
             if rest:
                 rest = self._take(rest)
         self._choose(None)

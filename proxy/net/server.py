@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.config import ProxySettings
 from proxy.counters import EVIDENCE, Counters
 from proxy.errors import ProxyError, UpstreamError
-from proxy.exchange import TUNNEL
+from proxy.exchange import DONE, TUNNEL
 from proxy.http1 import HeadLimits, Request
 from proxy.identity import TrustedPeers
 from proxy.keys import Keys
@@ -30,6 +30,7 @@ from proxy.net.arrival import Arrival
 from proxy.net.credentials import Credentials, Presented, upstream_context
 from proxy.net.dial import dial
 from proxy.net.downstream import Downstream
+from proxy.net.mirror import Copy
 from proxy.net.pool import Endpoint, Room
 from proxy.net.upstream import HOLD_BUDGET, Upstream
 from proxy.net.view import ArmView, View
@@ -39,7 +40,6 @@ from proxy.shared import LATCH, PLAN_SEQUENCE, Words
 from proxy.standing import GOOD, Rules
 
 if TYPE_CHECKING:
-    from proxy.net.mirror import Copy
     from proxy.net.relay import Relay
 
 log = logging.getLogger("cohort.server")
@@ -64,6 +64,7 @@ class Server:
 
     Attributes:
         buffered: Bytes that kernels did not take yet, of all connections.
+        collecting: Copies whose requests' bodies are still under way.
         date: The current ``Date`` line.
         draining: Answers announce the close from now on.
         most_body: Bytes that a request's body may have; 0: any number.
@@ -98,6 +99,7 @@ class Server:
         self.connections: set[Downstream | Arrival] = set()
         self.upstreams: set[Upstream] = set()
         self.starved: list[Upstream] = []
+        self.collecting: dict[Copy, Relay] = {}
         self.buffered = 0
         self.most_buffered = limits.worker_buffer_bytes
         self.now = self.loop.time() + SWEEP_S
@@ -465,6 +467,7 @@ class Server:
             self._slept(now)
         self.now = now + SWEEP_S
         self._turn_window(now)
+        self._forget_copies()
         self._tick_wall()
         self.view()
         for connection in [c for c in self.connections if c.deadline < now]:
@@ -517,6 +520,13 @@ class Server:
             for connection in list(self.connections):
                 if connection.relay is not None and not connection.relay.arm.stable:
                     connection.relay.call_off()
+            for upstream in [u for u in self.upstreams if isinstance(u.relay, Copy) and not u.relay.arm.stable]:
+                upstream.expired(now)
+
+    def _forget_copies(self) -> None:
+        """Give up copies of requests that have ended without their bodies' ends."""
+        for copy in [copy for copy, relay in self.collecting.items() if relay.exchange.state == DONE]:
+            copy.forget()
 
     # --- accounts
 

@@ -202,6 +202,83 @@ async def test_after_an_abort_nothing_is_copied_to_the_canary() -> None:
         assert copies(proxy) == {"failed": 1, "dropped": 1}
 
 
+async def test_unfinished_uploads_hold_no_more_copies_than_may_wait() -> None:
+    """Slow uploads must not pin the memory of ten thousand copies; one that breaks off frees its place."""
+    limits = {"limits": {"mirrorPending": 1}}
+    head = b"POST /a HTTP/1.1\r\nHost: t\r\nCookie: uid=1\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+
+    def upload(running: Service) -> Handler:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await running.read_head(reader)
+            await reader.readexactly(2)
+            writer.write(REPLY)
+
+        return serve
+
+    async with service(upload) as (_, stable), service(upload) as (new, canary), Proxy(limits) as proxy:
+        proxy.adopt(plan([stable], [canary], mirror=ALL | {"methods": ["POST"]}))
+        _, first = await proxy.open()
+        first.write(head % 2 + b"o")
+        await until(lambda: len(proxy.server.collecting) == 1)
+        assert (await proxy.ask(head % 2 + b"ok")).startswith(b"HTTP/1.1 200 ")
+        assert copies(proxy) == {"dropped": 1}
+        first.close()
+        await until(lambda: copies(proxy) == {"dropped": 2})
+        assert (await proxy.ask(head % 100_000 + b"ok")).startswith(b"HTTP/1.1 200 ")
+        assert copies(proxy) == {"dropped": 3}
+        assert not proxy.server.collecting
+        assert (await proxy.ask(head % 2 + b"ok")).startswith(b"HTTP/1.1 200 ")
+        await until(lambda: copies(proxy) == {"dropped": 3, "sent": 1})
+        assert len(new.heads) == 1
+
+
+async def test_a_dead_target_is_not_knocked_at_for_each_copy() -> None:
+    """F38: an attempt costs more than a request; the endpoint stays as it was for users."""
+    async with service(replies(REPLY)) as (_, stable), Proxy({}) as proxy:
+        async with service(replies(REPLY)) as (_, canary):
+            pass
+        proxy.adopt(plan([stable], [canary], mirror=ALL))
+        await proxy.ask(GET)
+        await until(lambda: copies(proxy) == {"failed": 1})
+        for _ in range(5):
+            assert (await proxy.ask(GET)).startswith(b"HTTP/1.1 200 ")
+        await until(lambda: copies(proxy) == {"failed": 1, "dropped": 5})
+        view = proxy.server.view()
+        assert view is not None
+        assert not view.arms[1].endpoints[0].standing.is_out
+        assert not series(proxy, "upstream_failures")
+
+
+async def test_copies_under_way_end_some_time_after_an_abort() -> None:
+    """abortDrain holds for them too."""
+    settings = {"timeouts": {"abortDrain": "250ms"}}
+    async with service(replies(REPLY)) as (_, stable), service(hang) as (_, canary), Proxy(settings) as proxy:
+        proxy.adopt(plan([stable], [canary], mirror=ALL))
+        await proxy.ask(GET)
+        await until(lambda: proxy.server._rooms[("canary", True)].busy == 1)
+        proxy.words.latch = 1
+        await until(lambda: copies(proxy) == {"failed": 1})
+        assert not proxy.server._rooms[("canary", True)].busy
+
+
+async def test_a_request_to_switch_is_not_copied() -> None:
+    """Nobody would speak on the tunnel."""
+    ask = (
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    refused = b"HTTP/1.1 403 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    async with service(replies(refused)) as (_, stable), service(replies(REPLY)) as (new, canary), Proxy({}) as proxy:
+        proxy.adopt(plan([stable], [canary], mirror=ALL))
+        reader, writer = await proxy.open()
+        writer.write(b"GET /a HTTP/1.1\r\nHost: t\r\nCookie: uid=1\r\n" + ask + b"\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 403 ")
+        writer.close()
+        await asyncio.sleep(0.05)
+        assert not copies(proxy)
+        assert not new.connections
+
+
 async def test_copies_have_connections_and_room_of_their_own() -> None:
     """A slow mirror never takes what users of that arm need."""
     async with service(replies(REPLY)) as (_, stable), service(hang) as (_, canary), Proxy({}) as proxy:

@@ -103,7 +103,16 @@ class Resolver:
 
 
 async def _question(servers: dns.asyncresolver.Resolver, host: str, family: int) -> Outcome:
-    """One family of one name; foreign exceptions end here."""
+    """One family of one name. A search domain whose servers fail does not hide the name itself, as with libc."""
+    outcome = await _asked(servers, host, family)
+    if isinstance(outcome, Failed) and outcome.kind == "servfail" and servers.search and not host.endswith("."):
+        itself = await _asked(servers, f"{host}.", family)
+        return itself if isinstance(itself, Found) else outcome
+    return outcome
+
+
+async def _asked(servers: dns.asyncresolver.Resolver, host: str, family: int) -> Outcome:
+    """The names that a search list makes of one, until one is answered; foreign exceptions end here."""
     try:
         answer = await servers.resolve(host, _TYPES[family], raise_on_no_answer=False, search=True)
     except dns.resolver.NXDOMAIN:

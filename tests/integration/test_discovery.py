@@ -54,7 +54,7 @@ def checked(port: int, generation: int = 1) -> Plan:
     arm = {
         "name": "stable", "revision": "v1", "weightBp": 10_000,
         "endpoints": [{"address": address, "port": port} for address in ("127.0.0.1", "127.0.0.2")],
-        "healthCheck": {"interval": "200ms", "timeout": "100ms", "unhealthy": 2},
+        "healthCheck": {"interval": "400ms", "timeout": "400ms", "unhealthy": 2},
     }  # fmt: skip
     return plan_of([], [], arms=[arm], revision=None, generation=generation)
 

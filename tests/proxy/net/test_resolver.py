@@ -35,6 +35,18 @@ def kinds(outcomes: dict[int, Outcome]) -> list[str]:
     return [outcome.kind for outcome in outcomes.values() if isinstance(outcome, Failed)]
 
 
+def ask_at(stub: DnsStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The port of the machine's name servers, which resolv.conf cannot name."""
+    configured = Resolver._configured
+
+    def with_port(self: Resolver) -> Any:
+        servers = configured(self)
+        servers.port = stub.port
+        return servers
+
+    monkeypatch.setattr(Resolver, "_configured", with_port)
+
+
 async def test_both_families_are_asked_and_the_ttl_is_told(tmp_path: Path, stub: DnsStub) -> None:
     stub.answer(NAME, "127.0.0.1", "127.0.0.2", "::1", ttl=7)
     assert await make(tmp_path, stub.server).ask(NAME) == {
@@ -149,19 +161,26 @@ async def test_localhost_needs_neither_file_nor_server(tmp_path: Path) -> None:
 async def test_search_and_ndots_of_the_machine_count(tmp_path: Path, stub: DnsStub, monkeypatch: Any) -> None:
     """As a pod's resolv.conf: short names are completed, a name of the settings' servers is taken as it stands."""
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\nsearch ns.svc.local svc.local\noptions ndots:5\n")
-    configured = Resolver._configured
-
-    def with_port(self: Resolver) -> Any:
-        servers = configured(self)
-        servers.port = stub.port
-        return servers
-
-    monkeypatch.setattr(Resolver, "_configured", with_port)
+    ask_at(stub, monkeypatch)
     stub.answer("shop.other.svc.local", "127.0.0.9")
     asked = make(tmp_path, timeout="5s", family="IPv4")
     assert await asked.ask("shop.other") == {V4: Found(("127.0.0.9",), 1.0)}
     assert [name for name, _ in stub.queries] == ["shop.other.ns.svc.local.", "shop.other.svc.local."]
     assert kinds(await asked.ask("shop.other.")) == ["nxdomain"]
+
+
+async def test_a_search_domain_that_fails_does_not_hide_the_name(
+    tmp_path: Path, stub: DnsStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As libc: with ndots:5 a public name is looked for in every search domain first."""
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\nsearch broken.example\noptions ndots:5\n")
+    ask_at(stub, monkeypatch)
+    stub.answer(f"{NAME}.broken.example", problem="SERVFAIL")
+    stub.answer(NAME, "127.0.0.9")
+    asked = make(tmp_path, timeout="5s", family="IPv4")
+    assert await asked.ask(NAME) == {V4: Found(("127.0.0.9",), 1.0)}
+    stub.answer(NAME, problem="NXDOMAIN")
+    assert kinds(await asked.ask(NAME)) == ["servfail"]
 
 
 async def test_a_machine_without_name_servers_is_a_failure_until_it_has_some(tmp_path: Path) -> None:

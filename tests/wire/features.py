@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from proxy.plan import Plan
 from tests.wire.case import Case
 from tests.wire.client import Client
 from tests.wire.service import PROBE
@@ -21,8 +20,6 @@ def obstacle(case: Case) -> str:
     """Why a case cannot be run; empty where it can."""
     if case.phase != "1":
         return f"phase {case.phase}"
-    if case.profile == "mirror" and "mirror" not in Plan.model_fields:
-        return "no mirroring yet"
     if case.profile == "h2":
         return "no HTTP/2 yet"
     return ""

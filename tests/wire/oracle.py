@@ -51,7 +51,7 @@ class Evidence:
     @property
     def requests(self) -> list[Message]:
         """What the services read in this case, the incomplete ones too."""
-        return [message for call in self.calls for message in call.requests]
+        return [message for call in self.calls for message in call.requests if not call.service.gets_copies]
 
     @property
     def seen(self) -> int:
@@ -61,7 +61,7 @@ class Evidence:
     @property
     def up_bytes(self) -> bytes:
         """Everything sent to the services."""
-        return b"\n".join(call.received for call in self.calls)
+        return b"\n".join(call.received for call in self.calls if not call.service.gets_copies)
 
     def delta(self, name: str, **labels: str) -> int:
         """How much a counter grew."""
@@ -175,16 +175,18 @@ def _accounts(evidence: Evidence) -> list[str]:
     with two bounds.
     """
     delta = evidence.delta
-    sent = delta("cohort_requests_total") + delta("cohort_retries_total")
+    sent = delta("cohort_requests_total") - delta("cohort_requests_total", source="mirror")
+    sent += delta("cohort_retries_total")
     sent -= delta("cohort_upstream_failures_total", kind="connect")
     unsure = delta("cohort_requests_total", code="499") + delta("cohort_downstream_rejected_total", cause="body")
     unsure += delta("cohort_retries_total") + delta("cohort_upstream_failures_total", kind="reset")
-    heads = len([message for call in evidence.calls for message in call.reader.messages[call.first :]])
+    calls = [call for call in evidence.calls if not call.service.gets_copies]
+    heads = len([message for call in calls for message in call.reader.messages[call.first :]])
     relayed = delta("cohort_upstream_duration_seconds_count")
     found = []
     if not sent - unsure <= heads <= sent:
         found.append(f"I1: services read {heads} requests, the proxy counted {sent} (of these {unsure} maybe not sent)")
-    written = sum(len([m for m in call.answers.finals if m.begin >= call.written_from]) for call in evidence.calls)
+    written = sum(len([m for m in call.answers.finals if m.begin >= call.written_from]) for call in calls)
     if relayed > written:
         found.append(f"I1: the proxy counted {relayed} response heads, services wrote {written}")
     return found
@@ -200,7 +202,8 @@ def _upstream_syntax(evidence: Evidence) -> list[str]:
         found += call.violations
         found += call.misread()
     for message in evidence.requests:
-        if message.target not in given:
+        # An absolute target may have no path; it gets one.
+        if message.target not in given and message.target.removeprefix(b"/") not in given:
             found.append(f"I2: the target {message.target[:80]!r} is not one that the client sent")
     return found
 

@@ -79,10 +79,12 @@ def plan(profile: str, generation: int, ports: Mapping[str, list[int]], canary_b
     """
     weight = WEIGHTS.get(profile, 0) if canary_bp is None else canary_bp
     users: list[dict[str, Any]] = [{"mint": {"name": COOKIE}}]
-    if profile not in WEIGHTS:
+    if profile not in WEIGHTS and profile != "mirror":
         users = [{"header": {"name": "X-User-Id"}}]
+    mirror = {"arm": "canary", "percent": 100, "methods": ["GET", "POST"]} if profile == "mirror" else None
     return {
         "kind": "Plan",
+        "mirror": mirror,
         "rollout": {"namespace": "wire", "name": "cases", "uid": "3f6a4f0e-8f0b-4b52-9d0c-5d6d4a1f7c11"},
         "generation": generation,
         "revision": "v2",

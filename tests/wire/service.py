@@ -33,6 +33,7 @@ class Service:
 
     Attributes:
         arm: What it says in X-Up.
+        gets_copies: What comes here are copies, which no case counts.
         calls: Connections since `begin`, and those before it that are still open.
         script: For the case at hand; None: the reference echo.
         arrived: Requests of the case at hand on all connections, in the order in which their heads came.
@@ -40,6 +41,7 @@ class Service:
 
     def __init__(self, arm: str, personality: str = "") -> None:
         self.arm = arm
+        self.gets_copies = False
         self.personality = personality
         self.calls: list[Call] = []
         self.script: Script | None = None

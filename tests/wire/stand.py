@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -41,7 +42,7 @@ class Stand:
         profile: Which of `case.PROFILES`.
         port: Of the data port, `tls_port` of the one with TLS.
         admin_port: Of the admin API; `token` opens it.
-        services: By name: `a` and `b` are stable's, `canary` and `canary_b` the canary's.
+        services: By name: `a` and `b` are stable's, `canary` and `canary_b` the canary's, `mirror` too.
         pid: Of the worker.
     """
 
@@ -70,7 +71,11 @@ class Stand:
         names = {"a": "stable", "canary": "canary"}
         if self.profile == profiles.DOUBLED:
             names = {"a": "stable", "b": "stable", "canary": "canary", "canary_b": "canary"}
+        if self.profile == "mirror":
+            names = {"a": "stable", "mirror": "canary"}
         self.services = {name: Service(arm, personality) for name, arm in names.items()}
+        for name, service in self.services.items():
+            service.gets_copies = name == "mirror"
         self.admin_port = _free_port()
         self._write()
         with (self.folder / "access").open("ab") as access, (self.folder / "log").open("ab") as log:
@@ -220,7 +225,7 @@ def total(samples: Samples, name: str, **labels: str) -> float:
     return sum(value for (own, has), value in samples.items() if own == name and wanted <= has)
 
 
-_STARTING = asyncio.Semaphore(2)
+_STARTING: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 @contextlib.asynccontextmanager
@@ -231,7 +236,9 @@ async def stand(
     with tempfile.TemporaryDirectory(prefix="wire-") as folder:
         running = Stand(profile, limits, response_head_ms, Path(folder))
         try:
-            async with _STARTING:  # one after the other: each is a second of processor time
+            async with _STARTING.setdefault(
+                asyncio.get_running_loop(), asyncio.Semaphore(2)
+            ):  # one after the other: each is a second of processor time
                 await running.start(personality)
             yield running
         finally:

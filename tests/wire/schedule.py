@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tests.wire.case import Await, Case, CaseFile, Drip, Pause
-from tests.wire.features import NO_UPGRADES, has_upgrades, needs_tunnel, obstacle
+from tests.wire.features import obstacle
 from tests.wire.lenient import PERSONALITIES
 from tests.wire.profile import response_head_ms
 from tests.wire.run import Result, at_rest, leaks, own_descriptors, probe, run_case
-from tests.wire.stand import Stand, stand
+from tests.wire.stand import stand
 
 LANES = 4  # proxies at once: most cases wait most of the time
 QUICK_MS = 200
@@ -145,7 +145,7 @@ async def _run_group(group: Group, limits: Mapping[str, int], report: Report, la
         await probe(running)
         await at_rest(running)
         idle = own_descriptors(running)
-        cases = await _without_missing(running, group.cases, report)
+        cases = group.cases
         for index, case in enumerate(cases):
             result = await run_case(running, case)
             report.results.append(result)
@@ -154,14 +154,6 @@ async def _run_group(group: Group, limits: Mapping[str, int], report: Report, la
             following = cases[index + 1 :]
             if not following or following[0].class_ != case.class_:
                 report.leaks += [f"{group.profile}, class {case.class_}: {text}" for text in await leaks(running, idle)]
-
-
-async def _without_missing(running: Stand, cases: Sequence[Case], report: Report) -> Sequence[Case]:
-    """Leave out what this proxy shows that it cannot do."""
-    if not any(map(needs_tunnel, cases)) or await has_upgrades(running):
-        return cases
-    report.skipped |= {case.id: (case, NO_UPGRADES) for case in cases if needs_tunnel(case)}
-    return [case for case in cases if not needs_tunnel(case)]
 
 
 async def _run_late(report: Report, limits: Mapping[str, int]) -> None:

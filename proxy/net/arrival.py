@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from proxy.net.server import Server
 
 
+_PLAIN = ("HTTP_REQUEST", "HTTPS_PROXY_REQUEST")  # how OpenSSL calls HTTP where a handshake should be
+
+
 class Arrival(asyncio.BufferedProtocol):
     """One of a server's connections, until a `Downstream` takes its place.
 
@@ -149,7 +152,7 @@ class Arrival(asyncio.BufferedProtocol):
             return b""  # somebody looked whether the port is open
         self._has_failed = True
         self.deadline = self._server.now + LINGER_TOTAL_S
-        is_plain = isinstance(error, ssl.SSLError) and error.reason == "HTTP_REQUEST"
+        is_plain = isinstance(error, ssl.SSLError) and error.reason in _PLAIN
         reason = f"TLS: {_reason(error)}"
         request_id = self._server.refuse(self, "tls", DownstreamError(400 if is_plain else 0, reason))
         return own_answer(400, request_id, self._server.date, b"", False, True) if is_plain else b""

@@ -168,8 +168,9 @@ async def test_plain_http_gets_400() -> None:
     async with tls_proxy() as proxy:
         answered = await proxy.ask(GET)
         assert answered.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert (await proxy.ask(b"CONNECT a.test:443 HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
         assert b"\r\nConnection: close\r\n" in answered
-        assert rejected(proxy, "tls") == 1
+        assert rejected(proxy, "tls") == 2
 
 
 async def test_bytes_that_are_no_handshake_end_in_an_alert() -> None:

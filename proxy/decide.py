@@ -247,10 +247,12 @@ def _outer(facts: Facts) -> tuple[str, bool] | None:
 
     Of two lines one may be an attacker's, before or after that cohort's: then it says nothing.
     """
-    name = facts.headers.get(ARM)
-    if name is not None:
-        return None if ARM in facts.repeated else (name.decode("latin-1"), facts.headers.get(REASON) == b"mirror")
     members = facts.headers.get(BAGGAGE)
     if members is not None and BAGGAGE in facts.repeated:
         members = b",".join(value for field, _, value in facts.request.fields if field == BAGGAGE)
-    return None if members is None else baggage.read(members)
+    told = None if members is None else baggage.read(members)
+    name = facts.headers.get(ARM)
+    if name is None:
+        return told
+    is_copy = facts.headers.get(REASON) == b"mirror" or (told is not None and told[1])
+    return None if ARM in facts.repeated else (name.decode("latin-1"), is_copy)

@@ -10,7 +10,7 @@ from proxy.errors import DownstreamError, ProxyError, UpstreamError
 from proxy.exchange import ANSWER, CONNECTING, FALL_BACK, LINGER, RELAYING, RETRY, TRUNCATE, Exchange
 from proxy.forward import SWITCH_LINES, framing_lines, passed_on, sent_id
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Request, Response
-from proxy.net.mirror import Copy
+from proxy.net.mirror import SOURCE, Copy
 from proxy.net.pool import Endpoint, Room
 from proxy.net.tunnel import Tunnel
 from proxy.net.upstream import HOLD_PEER, NEVER, Upstream
@@ -239,9 +239,10 @@ class Relay:
             lines: Of the decision.
         """
         client, decision = self._client, self.decision
+        baggage = arm.copy_baggage if arm.is_mirror or self.source == SOURCE else arm.baggage
         head, self.request_id = self._view.rules[client.is_trusted].head(
             request, decision.target, request.host or self._server.default_host, client.peer_bytes,
-            self._fresh_id, lines, arm.baggage, decision.strip_prefix, client.is_secure,
+            self._fresh_id, lines, baggage, decision.strip_prefix, client.is_secure,
         )  # fmt: skip
         return head
 

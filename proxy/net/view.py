@@ -19,7 +19,7 @@ class ArmView:
     """One arm of one plan: its endpoints, and what is said of a decision for it.
 
     Attributes:
-        baggage: The member that tells the arm.
+        baggage, copy_baggage: The member that tells the arm, of a user's request and of a copy.
         dns: Name and port that its endpoints come from; None: the plan lists them.
         is_mirror: It gets copies only.
         is_mixed: Not all usable endpoints take an equal share: some are new, or on probation.
@@ -34,6 +34,7 @@ class ArmView:
         "_say",
         "_slow_start_s",
         "baggage",
+        "copy_baggage",
         "dns",
         "endpoints",
         "is_mirror",
@@ -57,8 +58,7 @@ class ArmView:
         self.is_mixed = False
         self._slow_start_s = 0.0
         self.baggage = b"%b=%b" % (KEY, arm.name.encode())
-        if is_mirror:
-            self.baggage += b";" + COPY
+        self.copy_baggage = b"%b;%b" % (self.baggage, COPY)
         rollout = f"{plan.rollout.namespace}/{plan.rollout.name}"
         self._say = partial(decision_lines, arm.name, rollout, arm.revision, generation=plan.generation)
         self._lines: dict[str, bytes] = {}

@@ -138,7 +138,12 @@ def test_without_a_revision_on_trial_an_outer_canary_means_stable() -> None:
 
 
 @pytest.mark.parametrize(
-    "lines", [["X-Cohort-Arm: canary", "X-Cohort-Reason: mirror"], ["baggage: cohort.arm=canary;mirror"]]
+    "lines",
+    [
+        ["X-Cohort-Arm: canary", "X-Cohort-Reason: mirror"],
+        ["X-Cohort-Arm: canary", "X-Cohort-Reason: outer", "baggage: cohort.arm=canary;mirror"],
+        ["baggage: cohort.arm=canary;mirror"],
+    ],
 )
 @pytest.mark.parametrize("latched", [False, True])
 def test_an_outer_cohorts_copy_is_no_users_request_and_is_not_copied_again(lines: list[str], latched: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -37,14 +38,15 @@ class Connection:
         self.writer = writer
 
     @classmethod
-    async def open(cls, port: int, host: str = "127.0.0.1") -> Connection:
-        """Connect.
+    async def open(cls, port: int, tls: ssl.SSLContext | None = None, name: str = "shop") -> Connection:
+        """Connect, over TLS to a proxy that proves a name if there is a context.
 
         Raises:
             Fault: `refused` or `reset`.
         """
         try:
-            return cls(*await asyncio.open_connection(host, port, limit=LIMIT_BYTES))
+            more = {"ssl": tls, "server_hostname": name} if tls else {}
+            return cls(*await asyncio.open_connection("127.0.0.1", port, limit=LIMIT_BYTES, **more))
         except ConnectionRefusedError as error:
             raise Fault("refused", str(error)) from None
         except OSError as error:
@@ -117,8 +119,9 @@ class Connection:
 class Pool:
     """Kept connections: the one used last is used first, and one more is opened when all are busy."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, tls: ssl.SSLContext | None) -> None:
         self._size = size
+        self._tls = tls
         self._idle: list[tuple[int, Connection]] = []
 
     async def take(self, port: int) -> Connection:
@@ -132,7 +135,7 @@ class Pool:
             if to == port and not connection.is_over:
                 return connection
             connection.close()
-        return await Connection.open(port)
+        return await Connection.open(port, self._tls)
 
     def give(self, port: int, connection: Connection) -> None:
         """Put one back whose answer was complete."""

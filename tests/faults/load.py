@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -38,6 +39,7 @@ class Mix:
             many as ``users`` says.
         upload_s, stream_s: How long one upload and one event stream last; one of each at any time, 0 for none.
         sockets: WebSockets open at any time.
+        ca: File of the authority that the proxies' certificates come from; empty: plain HTTP.
     """
 
     ports: list[int]
@@ -52,6 +54,7 @@ class Mix:
     sockets: int = 2
     timeout_s: float = 20.0
     path: str = "/"
+    ca: str = ""
     seed: int = 7
 
 
@@ -63,7 +66,8 @@ class Generator:
         self._ports = list(mix.ports)
         self._rate = mix.rate
         self._rng = random.Random(mix.seed)
-        self._pool = Pool(mix.connections)
+        self._tls = ssl.create_default_context(cafile=mix.ca) if mix.ca else None
+        self._pool = Pool(mix.connections, self._tls)
         self._stopping = asyncio.Event()
         self._count = 0
         self._is_paused = False
@@ -108,7 +112,8 @@ class Generator:
         """One long request after another, as long as there is time for a whole one."""
         while not self._stopping.is_set():
             began = time.monotonic()
-            await self._record(kind, began, send, seconds + self._mix.timeout_s)
+            patience_s = seconds + self._mix.timeout_s if kind != "socket" else None  # each message has its own
+            await self._record(kind, began, send, patience_s)
             if time.monotonic() - began < 0.1:  # refused: a client waits before it comes again
                 await asyncio.sleep(0.1)
 
@@ -122,7 +127,7 @@ class Generator:
             await self._record("get", intended, self._kept, self._mix.timeout_s)
 
     async def _record(
-        self, kind: str, intended: float, send: Callable[[int, str, str], Awaitable[Answer]], patience_s: float
+        self, kind: str, intended: float, send: Callable[[int, str, str], Awaitable[Answer]], patience_s: float | None
     ) -> None:
         self._count += 1
         nonce, number = f"n{self._mix.seed}-{self._count}", self._count
@@ -185,7 +190,7 @@ class Generator:
                 connection.close()
 
     async def _new(self, port: int, nonce: str, user: str) -> Answer:
-        connection = await Connection.open(port)
+        connection = await Connection.open(port, self._tls)
         try:
             connection.send(self._head("GET", nonce, user, "Connection: close"))
             return await connection.answer()
@@ -196,7 +201,7 @@ class Generator:
 
     async def _upload(self, port: int, nonce: str, user: str) -> Answer:
         """Pieces in chunks; the service says how much came."""
-        connection = await Connection.open(port)
+        connection = await Connection.open(port, self._tls)
         try:
             connection.send(self._head("POST", nonce, user, "Transfer-Encoding: chunked", path="/upload"))
             count = round(self._mix.upload_s / CHUNK_S)
@@ -215,7 +220,7 @@ class Generator:
 
     async def _stream(self, port: int, nonce: str, user: str) -> Answer:
         """Events without an end that the framing tells, until the last one says that it is the last."""
-        connection = await Connection.open(port)
+        connection = await Connection.open(port, self._tls)
         try:
             path = f"/stream/{self._mix.stream_s:g}"
             connection.send(self._head("GET", nonce, user, "Accept: text/event-stream", path=path))
@@ -228,7 +233,7 @@ class Generator:
 
     async def _socket(self, port: int, nonce: str, user: str) -> Answer:
         """Messages that come back, until we stop: ended by a close of ours, or by one of the other side."""
-        connection = await Connection.open(port)
+        connection = await Connection.open(port, self._tls)
         try:
             lines = (
                 "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
@@ -251,7 +256,8 @@ class Generator:
             turn += 1
             text = f"{nonce} {turn}".encode()
             connection.send(client_frame(TEXT, text))
-            kind, payload = await read_frame(connection.reader)
+            async with asyncio.timeout(self._mix.timeout_s):
+                kind, payload = await read_frame(connection.reader)
             if kind == CLOSE:
                 answer.fields["x-detail"] = f"closed {int.from_bytes(payload[:2], 'big')}"
                 return
@@ -259,8 +265,9 @@ class Generator:
                 raise Fault("wrong nonce", f"{payload[:40]!r} for {text!r}")
             await asyncio.sleep(SOCKET_S)
         connection.send(client_frame(CLOSE, (1000).to_bytes(2, "big")))
-        while (await read_frame(connection.reader))[0] != CLOSE:
-            pass
+        async with asyncio.timeout(self._mix.timeout_s):
+            while (await read_frame(connection.reader))[0] != CLOSE:
+                pass
 
 
 def judge(answer: Answer, nonce: str) -> tuple[str, str]:

@@ -208,6 +208,12 @@ async def _truncate(service: Service, request: Request, now: Behaviour) -> None:
     request.writer.close()
 
 
+async def _storm(service: Service, request: Request, now: Behaviour) -> None:
+    """An answer to each, and the end of each connection."""
+    request.send(service.head(request, "200 OK", "Content-Length: 2", "Connection: close") + b"ok")
+    request.writer.close()
+
+
 async def _garbage(service: Service, request: Request, now: Behaviour) -> None:
     request.send(b"\x00\x01\x02 no HTTP at all \xff\r\n\r\n" * 20)
 
@@ -234,6 +240,7 @@ MODES: dict[str, Mode] = {
     "reset in body": _reset_in_body,
     "truncate": _truncate,
     "garbage": _garbage,
+    "storm": _storm,
     "interims": _interims,
     "big head": _big_head,
 }

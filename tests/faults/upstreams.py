@@ -86,7 +86,7 @@ async def stopped(run: Run) -> None:
             try:
                 await until(lambda: _are_ejected(stand, 2), 10, every=0.02)
                 ejected_s = time.monotonic() - began
-                await asyncio.sleep(run.scale.pick(20, 2))
+                await asyncio.sleep(run.scale.pick(12, 2))
             finally:
                 victim.signal(signal.SIGCONT)
             continued = time.monotonic()

@@ -68,14 +68,22 @@ class RealProxy:
 
     Args:
         prefix: What to execute it through: ``prlimit --nofile=256``, ``env NAME=VALUE``.
+        listener: What else is said of the traffic listener.
     """
 
     def __init__(
-        self, folder: Path, workers: int = 2, keys: Path | None = None, prefix: Sequence[str] = (), **settings: Any
+        self,
+        folder: Path,
+        workers: int = 2,
+        keys: Path | None = None,
+        prefix: Sequence[str] = (),
+        listener: dict[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = 0
+        self._listener = listener or {}
         self._settings = {
             "kind": "ProxySettings",
             "workers": workers,
@@ -93,8 +101,8 @@ class RealProxy:
         return f"unix:{self.folder / 'admin.sock'}"
 
     async def start(self) -> None:
-        listener = {"listeners": [{"address": f"127.0.0.1:{self.port}"}]}
-        (self.folder / "proxy.yaml").write_text(yaml.safe_dump(self._settings | listener))
+        listeners = {"listeners": [{"address": f"127.0.0.1:{self.port}"} | self._listener]}
+        (self.folder / "proxy.yaml").write_text(yaml.safe_dump(self._settings | listeners))
         await self.program.start()
         path = str(self.folder / "admin.sock")
         self._session = aiohttp.ClientSession("http://localhost", connector=aiohttp.UnixConnector(path))

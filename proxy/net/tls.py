@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from typing import Any, Protocol, cast
 
+UNREAD_BYTES = 262_144  # more than an answer's bytes that wait for a slow reader
 _HANDSHAKE, _OPEN, _FAILED, _CLOSED = range(4)  # failed: the handshake did, what still comes is discarded
 
 
@@ -150,7 +151,7 @@ class Tls(asyncio.BufferedProtocol):
             if size and self._above is not None:
                 self._above.buffer_updated(size)
             if self._outgoing.pending:
-                self._flush()  # keys renewed
+                self._reply()
             if error is not None:
                 self._break(error)
             elif self._is_announced and not self._stash:
@@ -159,6 +160,12 @@ class Tls(asyncio.BufferedProtocol):
                 break
         if self._raw_ended and self._state == _OPEN and not self._is_held:
             self._end_of_input(announced=False)
+
+    def _reply(self) -> None:
+        """Send what OpenSSL says by itself, as when the other side renews its keys; it may do so without end."""
+        self._flush()
+        if self._raw.get_write_buffer_size() > UNREAD_BYTES:
+            self.abort()
 
     def _decrypt(self) -> tuple[int, ssl.SSLError | None]:
         """Fill the buffer: bytes in it, and what is wrong with what follows."""

@@ -515,6 +515,40 @@ async def test_a_tampered_record_ends_the_connection(caplog: pytest.LogCaptureFi
     assert not [record for record in caplog.records if record.exc_info or "Fatal" in record.message]
 
 
+async def test_a_client_that_resets_at_any_byte_leaves_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """F31 for TLS: in the handshake, the request, the answer."""
+    async with service(replies(REPLY)) as (_, port), tls_proxy() as proxy:
+        proxy.adopt(plan([port], []))
+        cut = 1
+        while True:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = AUTHORITY.client().wrap_bio(incoming, outgoing, server_hostname="a.test")
+            reader, writer = await proxy.open()
+            left, is_done = cut, False
+            while left and not is_done:
+                try:
+                    client.do_handshake()
+                    client.write(GET)
+                    is_done = True
+                except ssl.SSLWantReadError:
+                    pass
+                part = outgoing.read()[:left]
+                left -= len(part)
+                writer.write(part)
+                if left and not is_done:
+                    incoming.write(await reader.read(65_536))
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            if is_done and left:
+                break
+            cut += 13
+        await until(lambda: not proxy.server.connections)
+        assert cut > 500
+        assert (await ask(proxy, LAST))[0].endswith(b"ok")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_a_drain_closes_connections_on_which_nothing_came() -> None:
     """They would hold the proxy until the head's deadline."""
     async with tls_proxy() as proxy:

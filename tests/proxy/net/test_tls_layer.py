@@ -36,6 +36,9 @@ class Raw:
         sent, self.sent = bytes(self.sent), bytearray()
         return sent
 
+    def get_write_buffer_size(self) -> int:
+        return len(self.sent)
+
     def write_eof(self) -> None:
         self.calls.append("write_eof")
 
@@ -275,3 +278,16 @@ async def test_a_service_whose_end_is_not_announced_is_cut_off() -> None:
     tls.buffer_updated(len(data))
     assert not tls.eof_received()
     assert (bytes(above.got), above.ends, raw.calls) == (b"part", [], ["abort"])
+
+
+async def test_a_client_that_has_keys_renewed_without_end_and_reads_nothing_is_cut_off() -> None:
+    """Each renewal is answered by OpenSSL: what nobody reads must not pile up. Python's ssl cannot ask for one."""
+    pair = Pair(Above())
+    for _ in range(1_000):
+        pair.tls._outgoing.write(bytes(1_000))
+        pair.peer.write(b"x")
+        pair.feed(pair.outgoing.read())
+        if pair.raw.calls:
+            break
+    assert pair.raw.calls == ["abort"]
+    assert len(pair.raw.sent) < 300_000

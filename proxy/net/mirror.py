@@ -39,7 +39,7 @@ class Copy:
     def __init__(self, server: Server, arm: ArmView) -> None:
         self.arm = arm
         self._server = server
-        self._body: list[bytes] = []
+        self._body = bytearray()  # not a list of parts, of which a client may send thousands that hold a byte each
         self._answered = 0
         self._head = b""
         self._method = b""
@@ -73,9 +73,8 @@ class Copy:
         """Keep a part of the request's body, up to the limit."""
         if self._is_dropped:
             return
-        self._answered += len(payload)
-        self._body.append(payload)
-        if self._answered > self._server.settings.limits.mirror_body_bytes:
+        self._body += payload
+        if len(self._body) > self._server.settings.limits.mirror_body_bytes:
             self.forget()
 
     def send(self, relay: Relay) -> None:
@@ -87,9 +86,8 @@ class Copy:
         if self._is_dropped:
             return
         self._server.collecting.pop(self, None)
-        body = b"".join(self._body)
+        body = bytes(self._body)
         self._body.clear()
-        self._answered = 0
         self._method = relay.request.method
         self._head = relay.head_for(_plain(relay.request, len(body)), self.arm, self.arm.lines(REASON)) + body
         self._queued_at = self._server.loop.time()

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from proxy import shared
-from proxy.counters import Counters
+from proxy.counters import Counters, tallies
 from proxy.latch import Abort, Latch
 from proxy.net.breaker import BY, LocalBreaker
 from proxy.net.keeper import Keeper
 from proxy.plan import Plan
-from tests.support.dataplane import REPLY, plan, replies, service
+from tests.support.dataplane import REPLY, Proxy, plan, replies, service
 from tests.support.supervised import proxy_process, until
 
 BROKEN = b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n"
@@ -190,6 +190,20 @@ async def test_somebody_elses_abort_is_not_its_own(bench: Bench) -> None:
     assert latch is not None
     assert latch.by == "anna"
     assert bench.breaker.trips == {"canary": 0}
+
+
+async def test_users_who_fell_back_count_against_the_version_that_was_down() -> None:
+    """They got their answer from stable, and the canary is broken all the same."""
+    async with service(replies(REPLY)) as (_, stable), Proxy({}) as proxy:
+        async with service(replies(REPLY)) as (_, canary):
+            pass
+        proxy.adopt(plan([stable], [canary], 10_000))
+        for number in range(6):
+            ask = b"GET / HTTP/1.1\r\nHost: t\r\nCookie: uid=%d\r\nConnection: close\r\n\r\n" % number
+            assert (await proxy.ask(ask)).startswith(b"HTTP/1.1 200 ")
+        tally = tallies([proxy.memory], UID, "v2", ["canary"])["canary"]
+        assert (tally.answers, tally.failed) == (6, 6)
+        assert tally.users >= 3
 
 
 async def test_a_broken_canary_is_aborted_by_the_proxy_alone(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
 
 from proxy.assign import bucket, mirror_salt
 from proxy.document import DocumentError
+from proxy.net.mirror import Copy
 from tests.support.dataplane import REPLY, Handler, Proxy, Service, plan, replies, series, service, until
 from tests.support.plans import decide, splitter
 
@@ -230,6 +232,18 @@ async def test_unfinished_uploads_hold_no_more_copies_than_may_wait() -> None:
         assert (await proxy.ask(head % 2 + b"ok")).startswith(b"HTTP/1.1 200 ")
         await until(lambda: copies(proxy) == {"dropped": 3, "sent": 1})
         assert len(new.heads) == 1
+
+
+async def test_a_body_in_tiny_parts_takes_no_more_memory_than_its_bytes() -> None:
+    async with service(replies(REPLY)) as (_, stable), Proxy({}) as proxy:
+        proxy.adopt(plan([stable], [1], mirror=ALL))
+        view = proxy.server.view()
+        assert view is not None
+        assert view.mirror is not None
+        copy = Copy(proxy.server, view.mirror)
+        for _ in range(30_000):
+            copy.add(b"ab")
+        assert sys.getsizeof(copy._body) < 70_000
 
 
 async def test_a_dead_target_is_not_knocked_at_for_each_copy() -> None:

@@ -48,6 +48,7 @@ class Snapshot:
         rejected: Plans refused since the start, by reason.
         credentials_refused: How often changed certificates and keys were refused since the start.
         trips: How often the breaker has aborted since the start, by arm.
+        expiries: Unix seconds at which each certificate file's own certificate ends.
     """
 
     stats: Stats
@@ -58,6 +59,7 @@ class Snapshot:
     credentials_refused: int = 0
     found: Found = Found({}, {}, {}, {})
     trips: Mapping[str, int] = field(default_factory=dict)
+    expiries: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rollout(self) -> str:
@@ -242,6 +244,12 @@ def _proxy(snapshot: Snapshot) -> Iterator[Metric]:
     for labels, count in _summed(stats.series, "rejected", 2).items():
         refused.add_metric(list(labels), count)
     yield refused
+    expiry = GaugeMetricFamily(
+        "cohort_certificate_expiry_timestamp_seconds", "When a certificate in use ends, Unix time.", labels=["file"]
+    )
+    for file, not_after_s in snapshot.expiries.items():
+        expiry.add_metric([file], not_after_s)
+    yield expiry
     yield CounterMetricFamily(
         "cohort_credentials_refused",
         "Times that changed files of certificates or keys were refused; those in use stayed.",

@@ -81,6 +81,19 @@ class CredentialFiles:
         self.warn(now_wall_s)
         return True
 
+    def expiries(self) -> dict[str, float]:
+        """When the certificates in use end, Unix seconds, by their files as the settings name them."""
+        settings, shown = self._settings, self.current
+        found = [
+            (names.cert_file, pair)
+            for listener, pairs in zip(settings.listeners, shown.listeners, strict=True)
+            if listener.tls is not None
+            for names, pair in zip(listener.tls.certificates, pairs, strict=True)
+        ]
+        if settings.upstream_tls.cert_file is not None and shown.client is not None:
+            found.append((settings.upstream_tls.cert_file, shown.client))
+        return {name: read_certificate(pair.certificate).not_after_s for name, pair in found}
+
     def warn(self, now_wall_s: float) -> None:
         """Tell of certificates that clients and services will not believe; they are used all the same."""
         shown = [(f"listeners[{i}]", pair) for i, pairs in enumerate(self.current.listeners) for pair in pairs]

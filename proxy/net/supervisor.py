@@ -173,6 +173,7 @@ class Supervisor:
             self._credentials.refused,
             found,
             self._breaker.trips,
+            self._credentials.expiries(),
         )
 
     def endpoints(self) -> dict[str, Any]:

@@ -171,6 +171,8 @@ async def test_certificates_change_under_load_and_nothing_is_lost(tmp_path: Path
             assert await is_new(port)
         worker = (await proxy.state())["workers"][0]["pid"]
         is_over.set()
+        ends = await proxy.metric("cohort_certificate_expiry_timestamp_seconds")
+        assert set(ends) == {'{file="a.crt"}', '{file="b.crt"}'}
     assert (failed, asked > 300) == (0, True)
     assert worker
     assert "keyFile" in proxy.log

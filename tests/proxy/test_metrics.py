@@ -64,7 +64,10 @@ def exposed(snapshot: Snapshot) -> dict[str, dict[frozenset[tuple[str, str]], fl
 @pytest.fixture
 def samples() -> dict[str, dict[frozenset[tuple[str, str]], float]]:
     rejected = {"invalid": 2, "older": 0}
-    return exposed(Snapshot(STATS, shop(), 12.5, rejected, latched=True, found=FOUND, trips={"canary": 1}))
+    return exposed(
+        Snapshot(STATS, shop(), 12.5, rejected, latched=True, credentials_refused=4, found=FOUND, trips={"canary": 1},
+                 expiries={"tls.crt": 2e9})
+    )  # fmt: skip
 
 
 def labels(**values: str) -> frozenset[tuple[str, str]]:
@@ -93,6 +96,8 @@ def test_counters_have_the_names_and_labels_of_the_surface(samples: dict[str, di
     assert samples["cohort_downstream_connections"] == {frozenset(): 6}
     assert samples["cohort_downstream_rejected_total"] == {frozenset({("cause", "limit")}): 4}
     assert samples["cohort_log_dropped_total"] == {frozenset(): 7}
+    assert samples["cohort_credentials_refused_total"] == {frozenset(): 4}
+    assert samples["cohort_certificate_expiry_timestamp_seconds"] == {frozenset({("file", "tls.crt")}): 2e9}
 
 
 def test_histograms_add_sources_up_and_end_at_infinity(samples: dict[str, dict[object, float]]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import ProxySettings
+from proxy.config import ProxySettings, UpstreamTls
 from proxy.document import DocumentError, validate
 from proxy.net.credentials import Pair
 from proxy.net.credfiles import CredentialFiles
@@ -105,6 +105,18 @@ def test_an_expired_certificate_is_used_with_a_warning(
     assert True in looks(files)
     assert shown(files) == expired
     assert "listeners[0]: the certificate for a.test has expired" in caplog.text
+
+
+def test_when_certificates_end_is_known(tmp_path: Path) -> None:
+    """Of those in use, whatever is in the files by now."""
+    expired = AUTHORITY.expired("a.test")
+    write_pair(tmp_path, "a", expired)
+    files = CredentialFiles(
+        SETTINGS.model_copy(update={"upstream_tls": UpstreamTls(cert_file="a.crt", key_file="a.key")}), tmp_path
+    )
+    (tmp_path / "a.crt").write_bytes(b"garbage")
+    looks(files)
+    assert files.expiries() == {"a.crt": LONG_AGO.timestamp()}
 
 
 def test_a_start_with_a_broken_pair_is_refused(tmp_path: Path) -> None:

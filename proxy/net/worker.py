@@ -172,7 +172,7 @@ class _Process:
                 gc.freeze()  # modules and plans stay: no collection need look at them
                 tasks.create_task(self._plane.serve(self._sockets))
             elif "credentials" in message:
-                self._plane.trust(Credentials.parse(message["credentials"]))
+                self._trust(Credentials.parse(message["credentials"]))
             elif "discovery" in message:
                 self._plane.discovered(message["discovery"])
             elif "logLevel" in message:
@@ -202,6 +202,12 @@ class _Process:
             faults = error.faults if isinstance(error, DocumentError) else [Fault("", str(error))]
             return {"refused": sequence, "faults": [{"path": fault.path, "message": fault.message} for fault in faults]}
         return {"staged": sequence}
+
+    def _trust(self, credentials: Credentials) -> None:
+        try:
+            self._plane.trust(credentials)
+        except (ValueError, OSError) as error:  # the supervisor has tried them; a machine may be out of descriptors
+            log.error("certificates cannot be used, those in use stay: %s", error)
 
     def _say(self, message: dict[str, Any]) -> None:
         self._writer.write(json.dumps(message).encode() + b"\n")

@@ -200,23 +200,24 @@ class Generator:
     # --- long ones
 
     async def _upload(self, port: int, nonce: str, user: str) -> Answer:
-        """Pieces in chunks; the service says how much came."""
+        """Pieces in chunks until there is an answer, which may come early; the service says how much came."""
         connection = await Connection.open(port, self._tls)
+        answering = asyncio.create_task(connection.answer())
+        count = round(self._mix.upload_s / CHUNK_S)
         try:
             connection.send(self._head("POST", nonce, user, "Transfer-Encoding: chunked", path="/upload"))
-            count = round(self._mix.upload_s / CHUNK_S)
             for _ in range(count):
                 connection.send(b"400\r\n%b\r\n" % (b"u" * 1024))
-                await asyncio.sleep(CHUNK_S)
-                if connection.is_over:
+                if (await asyncio.wait([answering], timeout=CHUNK_S))[0]:
                     break
             connection.send(b"0\r\n\r\n")
-            answer = await connection.answer()
-            if answer.status == 200 and answer.fields.get("x-received") != str(count * 1024):
-                raise Fault("truncated", f"the service took {answer.fields.get('x-received')} of {count * 1024} bytes")
-            return answer
+            answer = await answering
         finally:
+            answering.cancel()
             connection.close()
+        if answer.status == 200 and answer.fields.get("x-received") != str(count * 1024):
+            raise Fault("truncated", f"the service took {answer.fields.get('x-received')} of {count * 1024} bytes")
+        return answer
 
     async def _stream(self, port: int, nonce: str, user: str) -> Answer:
         """Events without an end that the framing tells, until the last one says that it is the last."""

@@ -282,6 +282,11 @@ def descriptors(*pids: int) -> int:
     return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
 
 
+def threads(*pids: int) -> int:
+    """Of processes together."""
+    return sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids)
+
+
 def cpu_s(*pids: int) -> float:
     """CPU seconds of processes so far."""
     ticks = 0

@@ -18,6 +18,7 @@ from proxy.net.planfile import Signature, signature
 
 log = logging.getLogger("cohort.credentials")
 
+RENEW_S = 43_200.0  # contexts are made anew: who steals one's ticket keys reads TLS 1.2 sessions of so long at most
 POLL_S = 1.0  # a rotation is planned days ahead; a certificate and its key are often written one after the other
 
 
@@ -40,6 +41,7 @@ class CredentialFiles:
         self._settings = settings
         self._base = base
         self._paths = credentials.paths(settings, base)
+        self._told_s = 0.0
         self._done = self._last = self._signatures()
         self.current = credentials.read(settings, base)
         self._context: tuple[Credentials, ssl.SSLContext] | None = None
@@ -57,8 +59,17 @@ class CredentialFiles:
             now_wall_s: Unix seconds, for telling certificates that have expired.
 
         Returns:
-            Whether `current` is new. Files that are refused are read again when they change again.
+            Whether workers are to take `current`: it is new, or theirs has served for `RENEW_S`. Files that are refused
+            are read again when they change again.
         """
+        is_new = self._read_changed(now_wall_s)
+        self._told_s = self._told_s or now_wall_s
+        if is_new or abs(now_wall_s - self._told_s) >= RENEW_S:
+            self._told_s = now_wall_s
+            return True
+        return False
+
+    def _read_changed(self, now_wall_s: float) -> bool:
         found = self._signatures()
         settled, self._last = found == self._last, found
         if not settled or found == self._done:

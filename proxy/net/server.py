@@ -241,10 +241,12 @@ class Server:
         for index, (listener, pairs) in enumerate(zip(self.settings.listeners, credentials.listeners, strict=True)):
             if listener.tls is not None:
                 presented[index] = Presented(pairs, listener.tls.min_version)
-        self._presented, self._credentials, self._upstream_tls = presented, credentials, None
-        for endpoint in self._endpoints.values():
-            if endpoint.server_name is not None:
-                endpoint.clear()
+        before, self._credentials = self._credentials, credentials
+        self._presented, self._upstream_tls = presented, None
+        if (before.authorities, before.client) != (credentials.authorities, credentials.client):
+            for endpoint in self._endpoints.values():
+                if endpoint.server_name is not None:
+                    endpoint.clear()
 
     # --- connections
 

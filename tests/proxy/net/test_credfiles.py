@@ -11,7 +11,7 @@ import pytest
 from proxy.config import ProxySettings, UpstreamTls
 from proxy.document import DocumentError, validate
 from proxy.net.credentials import Pair
-from proxy.net.credfiles import CredentialFiles
+from proxy.net.credfiles import RENEW_S, CredentialFiles
 from tests.support.certificates import LONG_AGO, Authority, write_pair
 
 AUTHORITY = Authority()
@@ -93,6 +93,12 @@ def test_a_swapped_link_is_noticed(tmp_path: Path) -> None:
 def test_a_rewrite_of_the_same_is_no_change(files: CredentialFiles, tmp_path: Path) -> None:
     write_pair(tmp_path, "a", FIRST)
     assert looks(files) == [False] * 3
+
+
+def test_contexts_are_made_anew_twice_a_day(files: CredentialFiles) -> None:
+    """And with them the keys of session tickets."""
+    times = [NOW_S, NOW_S + RENEW_S - 1, NOW_S + RENEW_S, NOW_S + RENEW_S + 1, NOW_S + 2 * RENEW_S]
+    assert [files.look(now) for now in times] == [False, False, True, False, True]
 
 
 def test_an_expired_certificate_is_used_with_a_warning(

@@ -139,6 +139,25 @@ async def test_http11_is_agreed_upon_and_sessions_are_resumed() -> None:
         assert await asyncio.to_thread(twice) == ("http/1.1", True)
 
 
+async def test_tickets_of_earlier_contexts_count_for_nothing() -> None:
+    """Their keys are gone: a full handshake, as if there were none."""
+    context = AUTHORITY.client()
+    async with service(replies(REPLY)) as (_, port), tls_proxy() as proxy:
+        proxy.adopt(plan([port], []))
+
+        def ask_once(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+            raw = socket.create_connection(("127.0.0.1", proxy.port), 10)
+            with context.wrap_socket(raw, server_hostname="a.test", session=session) as client:
+                client.sendall(LAST)
+                while client.recv(65_536):
+                    pass
+                return client.session, client.session_reused
+
+        session, _ = await asyncio.to_thread(ask_once, None)
+        proxy.server.trust(CREDENTIALS)
+        assert (await asyncio.to_thread(ask_once, session))[1] is False
+
+
 @pytest.mark.parametrize(
     ("context", "least"),
     [("old", "1.2"), ("weak", "1.2"), ("1.2", "1.3")],

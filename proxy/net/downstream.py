@@ -147,7 +147,8 @@ class Downstream(asyncio.BufferedProtocol):
         if self._lingering or self.is_idle:
             return False
         if self.relay is None:
-            self._refuse(DownstreamError(400, "closed within a request head"))
+            if not self.is_full:  # else whole requests may wait
+                self._refuse(DownstreamError(400, "closed within a request head"))
         elif self.relay.exchange.request_open:
             self.relay.request_cut()
         return True
@@ -180,6 +181,8 @@ class Downstream(asyncio.BufferedProtocol):
             self.relay.downstream_drained()
         elif self._lingering:
             self._wait_for_end()
+        elif self._pending:
+            self._next()
 
     # --- requests
 
@@ -196,7 +199,14 @@ class Downstream(asyncio.BufferedProtocol):
             self.hold(HOLD_PIPELINE)
 
     def _requests(self) -> None:
-        """Begin the waiting requests, one after another, until one has to be waited for."""
+        """Begin the waiting requests, one after another, until one has to be waited for.
+
+        None begins while the client takes nothing: answers would pile up here, and their services be kept waiting.
+        """
+        if self.is_full:
+            self.deadline = self.server.now + self.server.body_idle_s
+            self.hold(HOLD_PIPELINE)
+            return
         limits, data = self.server.head_limits, b""
         self._running = True
         try:
@@ -321,12 +331,16 @@ class Downstream(asyncio.BufferedProtocol):
             return
         self.deadline = self.server.now + self.server.keep_alive_s
         if self._pending and not self._running:
-            self._first_byte = time.monotonic()
-            self.deadline = self.server.now + self.server.head_s
-            self.free(HOLD_PIPELINE)
-            self._requests()
-            if self._eof and self.relay is None and self._pending and not self._lingering:
-                self._refuse(DownstreamError(400, "closed within a request head"))
+            self._next()
+
+    def _next(self) -> None:
+        """Go on with what waits behind a request that is answered."""
+        self._first_byte = time.monotonic()
+        self.deadline = self.server.now + self.server.head_s
+        self.free(HOLD_PIPELINE)
+        self._requests()
+        if self._eof and self.relay is None and self._pending and not self._lingering and not self.is_full:
+            self._refuse(DownstreamError(400, "closed within a request head"))
 
     @property
     def has_ended(self) -> bool:
@@ -422,6 +436,12 @@ class Downstream(asyncio.BufferedProtocol):
                 self.kill()
         elif self.relay is not None:
             self.relay.expired()
+        elif self.is_full:
+            if self.has_progressed():
+                self.deadline = now + self.server.body_idle_s
+            else:
+                self.server.counters.downstream_rejected("timeout")
+                self.kill()
         elif self._pending:
             self.server.counters.downstream_rejected("timeout")
             self._refuse(DownstreamError(408, "request head took too long"))

@@ -349,8 +349,10 @@ class Relay:
         client.write(head + payload if payload else head)
         if reader.done:
             self._response_ended(reader)
-        else:
-            client.deadline = self._server.now + self._server.body_idle_s
+            return
+        client.deadline = self._server.now + self._server.body_idle_s
+        if client.is_full and self._upstream is not None:
+            self._upstream.hold(HOLD_PEER)
 
     def _answered(self, response: Response) -> None:
         endpoint = self.endpoint
@@ -508,8 +510,8 @@ class Relay:
     # --- back-pressure
 
     def downstream_full(self) -> None:
-        """The client takes no more."""
-        if self._upstream is not None:
+        """The client takes no more; a head is waited for all the same, or the service would seem slow."""
+        if self._upstream is not None and self._response is not None:
             self._upstream.hold(HOLD_PEER)
 
     def downstream_drained(self) -> None:

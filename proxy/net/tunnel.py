@@ -56,6 +56,8 @@ class Tunnel:
         client = self._client
         client.relay = self._upstream.relay = self
         held = client.switch()
+        if client.is_full:
+            self.downstream_full()
         if held:
             self.request_body(held)
         client.deadline = self._server.now + min(COUNTED_AFTER_S, self._server.tunnel_idle_s)

@@ -94,6 +94,8 @@ class Upstream(asyncio.BufferedProtocol):
     def release(self) -> None:
         """The exchange is complete and both sides agree on it: back to the pool, if the endpoint is still in use."""
         self.relay = None
+        if self._holds:
+            self.free(self._holds)  # the client that was too slow is no concern of the next one's
         if self._transport is None or not self.endpoint.plans or self._server.closing:
             self.close()
         else:

@@ -738,3 +738,96 @@ async def test_requests_under_way_are_pending_and_broken_ones_are_no_evidence() 
         broken = b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
         assert (await proxy.ask(broken)).startswith(b"HTTP/1.1 400 ")
         assert series(proxy, "requests") == before
+
+
+def sized(head: bytes) -> object:
+    """A service that sends as many bytes as the path says, and says more in its head."""
+
+    def handler(running: Service) -> Handler:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                left = int((await running.read_head(reader)).split(b" ")[1][1:])
+                writer.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (head, left))
+                while left:
+                    writer.write(bytes(min(left, 65_536)))
+                    left -= min(left, 65_536)
+                    await writer.drain()
+                if head:
+                    return
+
+        return serve
+
+    return handler
+
+
+@pytest.mark.parametrize("head", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+async def test_a_client_that_pipelines_and_takes_nothing_pins_no_memory(head: bytes) -> None:
+    """Back-pressure holds across requests; then every answer comes."""
+    sizes = [60_000] * 400 + [50_000_000]
+    async with service(sized(head)) as (backend, port), Proxy({}) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"".join(b"GET /%d HTTP/1.1\r\nHost: t\r\n\r\n" % size for size in sizes))
+        (connection,) = proxy.server.connections or [None]
+        while connection is None or not connection.is_full:
+            await asyncio.sleep(0.01)
+            (connection,) = proxy.server.connections
+        await asyncio.sleep(0.5)
+        assert len(backend.heads) < 200
+        assert connection._transport is not None
+        assert connection._transport.get_write_buffer_size() <= 2 * 65_536
+        reader._transport.resume_reading()  # type: ignore[attr-defined]
+        for size in sizes:
+            assert len((await answer(reader)).partition(b"\r\n\r\n")[2]) == size
+        writer.close()
+
+
+async def test_a_connection_that_was_held_for_one_client_serves_the_next() -> None:
+    """The end of an answer may be what its client does not take any more."""
+    async with service(sized(b"")) as (backend, port), Proxy({}) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        reader, stuck = await proxy.open()
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        stuck.write(b"GET /60000 HTTP/1.1\r\nHost: t\r\n\r\n" * 200)
+        await asyncio.sleep(0.5)
+        assert any(connection.is_full for connection in proxy.server.connections)
+        other, writer = await proxy.open()
+        writer.write(b"GET /5 HTTP/1.1\r\nHost: t\r\n\r\n")
+        assert (await answer(other)).startswith(b"HTTP/1.1 200 ")
+        assert backend.connections == 1
+        writer.close()
+        stuck.transport.abort()
+
+
+async def test_a_client_that_takes_nothing_makes_no_service_look_slow() -> None:
+    """What it has asked for next has not begun, so no time-out of the service's runs."""
+    async with service(sized(b"")) as (_, port), Proxy(FAST) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET /60000 HTTP/1.1\r\nHost: t\r\n\r\n" * 400)
+        await asyncio.sleep(1.5)
+        assert not proxy.server.connections
+        assert not any(series(proxy, "upstream_failures").values())
+        assert not any(labels[-1] == "failed" for labels in series(proxy, "requests"))
+        assert series(proxy, "rejected")[("timeout",)] == 1
+        writer.transport.abort()
+
+
+async def test_a_slow_reader_of_many_answers_is_let_be() -> None:
+    """While it takes anything within the time-out for bodies, whatever waits behind."""
+    slow = {"timeouts": {"head": "300ms", "bodyIdle": "1s"}}
+    async with service(sized(b"")) as (_, port), Proxy(slow) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        writer.write(b"GET /60000 HTTP/1.1\r\nHost: t\r\n\r\n" * 300)
+        writer.write_eof()
+        got = 0
+        for _ in range(20):
+            got += len(await reader.read(100_000))
+            await asyncio.sleep(0.1)
+        while data := await reader.read(1 << 20):
+            got += len(data)
+        assert got > 300 * 60_000
+        writer.close()

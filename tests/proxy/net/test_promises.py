@@ -1,0 +1,314 @@
+"""What docs/behaviour.md says of the data plane as a whole, where no other test shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+import struct
+
+import pytest
+
+from proxy.net import server as serving
+from tests.proxy.net.test_dataplane import FAST, GET, LAST, gone, scripted
+from tests.support.dataplane import REPLY, Handler, Proxy, Service, answer, plan, replies, series, service
+
+POST = b"POST /a HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
+CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"
+
+
+async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A service that takes everything and says nothing."""
+    while await reader.read(65_536):
+        pass
+
+
+async def test_both_sides_are_spoken_to_in_http_1_1() -> None:
+    """RFC 9110 section 6.2: a version is a hop's own."""
+    async with (
+        service(replies(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok")) as (backend, port),
+        Proxy({}) as proxy,
+    ):
+        proxy.adopt(plan([port], []))
+        assert (await proxy.ask(b"GET /a HTTP/1.0\r\nHost: t\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert backend.heads[0].startswith(b"GET /a HTTP/1.1\r\n")
+
+
+async def test_an_old_client_without_a_host_gets_the_configured_one() -> None:
+    """Contract item 4."""
+    async with service(replies(REPLY)) as (backend, port), Proxy({"defaultHost": "shop.example"}) as proxy:
+        proxy.adopt(plan([port], []))
+        assert (await proxy.ask(b"GET /a HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nHost: shop.example\r\n" in backend.heads[0]
+
+
+async def test_options_for_the_proxy_itself_are_answered() -> None:
+    """Contract item 6."""
+    async with service(replies(REPLY)) as (backend, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        for head in (b"OPTIONS * HTTP/1.1\r\n", b"OPTIONS /a HTTP/1.1\r\nMax-Forwards: 0\r\n"):
+            got = await proxy.ask(head + b"Host: t\r\nConnection: close\r\n\r\n")
+            assert got.startswith(b"HTTP/1.1 204 ")
+            assert b"\r\nAllow: " in got
+        assert backend.connections == 0
+
+
+async def test_max_forwards_goes_on_decremented() -> None:
+    """Contract item 6; for other methods it means nothing (RFC 9110 section 7.6.2)."""
+    async with service(replies(REPLY)) as (backend, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        for method in (b"OPTIONS", b"GET"):
+            await proxy.ask(method + b" /a HTTP/1.1\r\nHost: t\r\nMax-Forwards: 3\r\nConnection: close\r\n\r\n")
+        assert [b"Max-Forwards: 2\r\n" in head for head in backend.heads] == [True, False]
+        assert b"Max-Forwards: 3\r\n" in backend.heads[1]
+
+
+async def test_a_fault_in_a_body_ends_the_services_connection_unfinished() -> None:
+    """Contract item 2: what the service has got of it is no request."""
+    got = bytearray()
+    closed = asyncio.Event()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                got.extend(data)
+        finally:
+            closed.set()
+
+    async with service(scripted(take)) as (_, port), Proxy({}) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        writer.write(b"POST /a HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        async with asyncio.timeout(5):
+            while b"abc" not in got:
+                await asyncio.sleep(0.01)
+        writer.write(b"XX\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        async with asyncio.timeout(5):
+            await closed.wait()
+        assert b"0\r\n\r\n" not in got
+        writer.close()
+
+
+async def test_an_upload_goes_on_under_its_answer() -> None:
+    """Contract item 12: full-duplex uploads are real."""
+    received = bytearray()
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+        for _ in range(3):
+            received.extend(await reader.readexactly(3))
+            writer.write(received[-3:])
+
+    async with service(scripted(early)) as (_, port), Proxy({}) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        writer.write(POST + b"Content-Length: 9\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        for part in (b"abc", b"def", b"ghi"):
+            writer.write(part)
+            assert await reader.readexactly(3) == part
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_surplus_bytes_are_counted() -> None:
+    """Contract item 13."""
+    async with service(replies(REPLY + b"X")) as (_, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        await proxy.ask(LAST)
+        assert series(proxy, "upstream_failures") == {("stable", "protocol"): 1}
+
+
+async def test_a_truncated_answer_is_a_failure_and_not_tried_again() -> None:
+    """Contract items 14 and 15: something of the answer came."""
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CUT)
+
+    async with service(scripted(cut)) as (backend, port), Proxy({}) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        assert (await proxy.ask(LAST)).endswith(b"abc")
+        assert series(proxy, "upstream_failures") == {("stable", "truncated"): 1}
+        assert [labels[-1] for labels in series(proxy, "requests")] == ["failed"]
+        assert backend.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "code"),
+    [
+        (b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", None, "500"),
+        (b"", "reset", "502"),
+        (b"HTTP/1.1 9\r\n\r\n", "protocol", "502"),
+        (None, "timeout", "504"),
+    ],
+    ids=["5xx", "reset", "protocol", "time-out"],
+)
+async def test_what_fails_counts_against_its_version(reply: bytes | None, kind: str | None, code: str) -> None:
+    """Design: the failures of a version are 5xx, connect failure, time-out, reset and truncation."""
+
+    async def fail(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if reply is None:
+            await reader.read()
+        else:
+            writer.write(reply)
+
+    async with service(scripted(fail)) as (_, port), Proxy(FAST) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        await proxy.ask(POST + b"Content-Length: 0\r\n\r\n")
+        assert series(proxy, "upstream_failures") == ({("stable", kind): 1} if kind else {})
+        assert [labels[-2:] for labels in series(proxy, "requests")] == [(code, "failed")]
+
+
+async def test_a_client_that_leaves_is_no_failure() -> None:
+    """Design: client aborts are a series of their own; threat S5."""
+    taken = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        taken.set()
+        await reader.read()
+
+    async with service(scripted(slow)) as (_, port), Proxy({}) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        _, writer = await proxy.open()
+        writer.write(GET)
+        await taken.wait()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await gone(proxy)
+        assert [labels[-2:] for labels in series(proxy, "requests")] == [("499", "ok")]
+        assert series(proxy, "upstream_failures") == {}
+
+
+@pytest.mark.parametrize(
+    "framed",
+    [b"Content-Length: 11\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n5\r\nghijk\r\n0\r\n\r\n"],
+    ids=["declared", "chunked"],
+)
+async def test_a_body_above_the_limit_is_refused(framed: bytes) -> None:
+    """Contract item 17."""
+    async with service(scripted(hang)) as (_, port), Proxy({"limits": {"bodyBytes": 10}}) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        assert (await proxy.ask(POST + framed)).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_service_that_pauses_too_long_is_cut() -> None:
+    """Contract items 14 and 17."""
+
+    async def pause(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(CUT)
+        await reader.read()
+
+    async with service(scripted(pause)) as (_, port), Proxy(FAST) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        assert (await proxy.ask(LAST)).endswith(b"\r\n\r\nabc")
+        assert series(proxy, "upstream_failures") == {("stable", "timeout"): 1}
+
+
+async def test_a_client_that_takes_nothing_is_cut_off() -> None:
+    """Contract item 17: the body's pause counts on either side; and it is no fault of the service."""
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 200000000\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65_536)
+            await writer.drain()
+
+    async with service(scripted(flood)) as (_, port), Proxy(FAST) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            sock.connect(("127.0.0.1", proxy.port))
+            sock.sendall(GET)
+            await asyncio.sleep(0.2)
+            await gone(proxy)
+        assert series(proxy, "rejected") == {("timeout",): 1}
+        assert series(proxy, "upstream_failures") == {}
+
+
+async def test_an_idle_connection_to_a_service_is_closed() -> None:
+    """Contract item 17: before the service does, so that no request meets a dead connection."""
+    async with service(replies(REPLY)) as (_, port), Proxy({"timeouts": {"upstreamKeepAlive": "300ms"}}) as proxy:
+        proxy.adopt(plan([port], []))
+        await proxy.ask(LAST)
+        assert len(proxy.server.upstreams) == 1
+        async with asyncio.timeout(5):
+            while proxy.server.upstreams:
+                await asyncio.sleep(0.05)
+
+
+async def test_reading_pauses_when_all_buffers_are_full() -> None:
+    """Contract item 17: 32 MiB in all for a worker."""
+    sizes = asyncio.Event()
+
+    async def long(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        await sizes.wait()
+        writer.write(b"x" * 1_000_000)
+
+    async with service(scripted(long)) as (_, port), Proxy({}) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        writer.write(LAST)
+        await reader.readuntil(b"\r\n\r\n")
+        proxy.server.buffered += 2 * proxy.server.most_buffered  # as if others had filled them
+        sizes.set()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await reader.readexactly(1_000_000)
+        proxy.server.buffered -= 2 * proxy.server.most_buffered
+        async with asyncio.timeout(5):
+            assert len(await reader.read()) > 0
+        writer.close()
+
+
+async def test_the_limit_of_open_files_lowers_the_limit_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contract item 17: always below RLIMIT_NOFILE, where uvloop would accept and close. F23."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
+    assert serving._most_connections() == (256 - serving.RESERVED_FILES) // 2
+
+
+async def test_a_redirect_is_the_clients_affair() -> None:
+    """Contract item 18."""
+    moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+    async with service(replies(moved)) as (backend, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        got = await proxy.ask(LAST)
+        assert got.startswith(b"HTTP/1.1 302 ")
+        assert b"\r\nLocation: http://127.0.0.1:1/\r\n" in got
+        assert len(backend.heads) == 1
+
+
+async def test_the_connection_used_last_is_taken() -> None:
+    """The one that the service is least likely to have closed."""
+    heads: list[tuple[int, bytes]] = []
+
+    def numbered(running: Service) -> Handler:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            number = running.connections
+            while True:
+                heads.append((number, await running.read_head(reader)))
+                await asyncio.sleep(0.1 * number if len(heads) <= 2 else 0)
+                writer.write(REPLY)
+
+        return serve
+
+    async with service(numbered) as (_, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        clients = [await proxy.open() for _ in range(2)]
+        for _, writer in clients:
+            writer.write(GET)
+        for reader, _ in clients:
+            await answer(reader)
+        for reader, writer in clients:
+            writer.write(GET)
+            await answer(reader)
+            writer.close()
+        assert [number for number, _ in heads[2:]] == [2, 2]

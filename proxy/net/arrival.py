@@ -59,7 +59,7 @@ class Arrival(asyncio.BufferedProtocol):
         """What the loop is to talk to."""
         if has_preface or self._presented is None:
             return self
-        return Tls(self._presented.context, self, self._server.read_buffer)
+        return Tls(self._presented.context, self, self._server.read_buffer, turnstile=self._server.turnstile)
 
     def _connected(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -115,7 +115,9 @@ class Arrival(asyncio.BufferedProtocol):
         self.peer = preface.source or self.peer
         above: asyncio.BufferedProtocol
         if self._presented is not None:
-            above = self._tls = Tls(self._presented.context, self, self._server.read_buffer)
+            above = self._tls = Tls(
+                self._presented.context, self, self._server.read_buffer, turnstile=self._server.turnstile
+            )
         else:
             self._server.closed(self)
             above = Downstream(self._server, preface)

@@ -32,6 +32,7 @@ from proxy.net.dial import dial
 from proxy.net.downstream import Downstream
 from proxy.net.mirror import Copy
 from proxy.net.pool import Endpoint, Room
+from proxy.net.turnstile import Turnstile
 from proxy.net.upstream import HOLD_BUDGET, Upstream
 from proxy.net.view import ArmView, View
 from proxy.plan import Arm, Plan
@@ -72,6 +73,7 @@ class Server:
         now: Loop time at the end of the current sweep's interval: deadlines counted from it are never early.
         read_buffer: Where every connection reads into; copied out before the loop goes on.
         starved: Upstream connections that wait until less is buffered.
+        turnstile: Says when there is time for a handshake.
         wall_s: Unix seconds, at most one sweep old.
     """
 
@@ -90,6 +92,7 @@ class Server:
         self.most_body = limits.body_bytes
         self.counters = counters
         self.loop = asyncio.get_running_loop()
+        self.turnstile = Turnstile(self.loop, time.monotonic)
         self.trusted = TrustedPeers(settings.trusted_peers)
         self.default_host = settings.default_host.encode()
         self.head_limits = HeadLimits(limits.header_block_bytes, limits.header_count, limits.target_bytes)

@@ -10,6 +10,8 @@ import asyncio
 import ssl
 from typing import Any, Protocol, cast
 
+from proxy.net.turnstile import Turnstile
+
 UNREAD_BYTES = 262_144  # more than an answer's bytes that wait for a slow reader
 _HANDSHAKE, _OPEN, _FAILED, _CLOSED = range(4)  # failed: the handshake did, what still comes is discarded
 
@@ -39,19 +41,28 @@ class Tls(asyncio.BufferedProtocol):
         handshake: Hears of the handshake.
         buffer: Where to read into, shared by all connections of a loop.
         server_name: Of the other side, which must prove it; None: this is the server's side.
+        turnstile: Says when there is time for a handshake; None: always.
     """
 
     __slots__ = (
         "_above", "_buffer", "_handshake", "_has_ended", "_incoming", "_is_announced", "_is_held", "_is_over",
-        "_outgoing", "_raw", "_raw_ended", "_server_name", "_stash", "_state", "has_begun", "is_cut", "ssl_object",
+        "_is_waiting", "_outgoing", "_raw", "_raw_ended", "_server_name", "_stash", "_state", "_turnstile", "has_begun",
+        "is_cut", "ssl_object",
     )  # fmt: skip
 
     def __init__(
-        self, context: ssl.SSLContext, handshake: Handshake, buffer: memoryview, server_name: str | None = None
+        self,
+        context: ssl.SSLContext,
+        handshake: Handshake,
+        buffer: memoryview,
+        server_name: str | None = None,
+        turnstile: Turnstile | None = None,
     ) -> None:
         self._handshake = handshake
         self._buffer = buffer
         self._server_name = server_name
+        self._turnstile = turnstile
+        self._is_waiting = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.ssl_object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_name is None, server_hostname=server_name
@@ -89,7 +100,7 @@ class Tls(asyncio.BufferedProtocol):
         elif self._state == _HANDSHAKE:
             self.has_begun = True
             self._incoming.write(self._buffer[:nbytes])
-            self._shake()
+            self._ask_to_shake()
 
     def eof_received(self) -> bool:
         """The other side's FIN: after its close_notify, or a connection cut short."""
@@ -119,6 +130,22 @@ class Tls(asyncio.BufferedProtocol):
             self._above.resume_writing()
 
     # --- handshake
+
+    def _ask_to_shake(self) -> None:
+        """Go on with the handshake when there is time; what comes meanwhile stays with the kernel."""
+        if self._turnstile is None:
+            self._shake()
+        elif not self._is_waiting and not self._turnstile.enter(self._have_turn):
+            self._is_waiting = True
+            self._raw.pause_reading()
+
+    def _have_turn(self) -> None:
+        if self._state != _HANDSHAKE:
+            return
+        if self._is_waiting:
+            self._is_waiting = False
+            self._raw.resume_reading()
+        self._shake()
 
     def _shake(self) -> None:
         try:

@@ -45,7 +45,7 @@ class Tls(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_above", "_buffer", "_handshake", "_has_ended", "_incoming", "_is_announced", "_is_held", "_is_over",
+        "_above", "_buffer", "_error", "_handshake", "_has_ended", "_incoming", "_is_announced", "_is_held", "_is_over",
         "_is_waiting", "_outgoing", "_raw", "_raw_ended", "_server_name", "_stash", "_state", "_turnstile", "has_begun",
         "is_cut", "ssl_object",
     )  # fmt: skip
@@ -63,6 +63,7 @@ class Tls(asyncio.BufferedProtocol):
         self._server_name = server_name
         self._turnstile = turnstile
         self._is_waiting = False
+        self._error: ssl.SSLError | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.ssl_object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_name is None, server_hostname=server_name
@@ -115,7 +116,7 @@ class Tls(asyncio.BufferedProtocol):
         """The connection is gone, by whomever."""
         self._state = _CLOSED
         if self._above is not None:
-            self._above.connection_lost(exc)
+            self._above.connection_lost(exc or self._error)
         else:
             self._handshake.ended()
 
@@ -236,6 +237,7 @@ class Tls(asyncio.BufferedProtocol):
     def _break(self, error: ssl.SSLError) -> None:
         """What came is no TLS, or was tampered with: say so by the alert that OpenSSL made, and close."""
         self._is_over = True
+        self._error = error
         self._handshake.failed(error)
         self._flush()
         self._state = _CLOSED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import socket
+import ssl
 import struct
 import termios
 from typing import TYPE_CHECKING, cast
@@ -281,6 +282,8 @@ class Upstream(asyncio.BufferedProtocol):
         if relay is not None:
             self.relay = None
             kind = "truncated" if self._reader is not None else "reset"
+            if isinstance(exc, ssl.SSLError) and self.served == 1 and not self.any_byte:
+                kind = "connect"  # in TLS 1.3 a service refuses our certificate after our side of the handshake
             relay.upstream_lost(UpstreamError(kind, "connection lost"), self.any_byte)
 
     def pause_writing(self) -> None:

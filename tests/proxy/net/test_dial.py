@@ -149,6 +149,31 @@ async def test_a_service_that_asks_for_a_certificate_gets_ours(tmp_path: Path, v
         assert len(backend.heads) == 1
 
 
+async def test_a_refusal_of_our_certificate_is_a_failure_to_connect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RFC 8446 section 4.4.2.4: its alert comes after our side of the handshake, when the request is on its way."""
+    context = AUTHORITY.server(PAIR, tmp_path)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def refuse(listener: socket.socket) -> None:
+        accepted, _ = listener.accept()
+        secure = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+        with contextlib.suppress(ssl.SSLError):
+            secure.do_handshake()  # unlike asyncio's it sends the alert
+        with socket.socket(fileno=secure.detach()) as raw:
+            while raw.recv(65_536):  # a reset for what is not read would overtake it
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with Proxy({}, TRUSTING) as proxy:
+            proxy.adopt(tls_plan([listener.getsockname()[1]]))
+            answered, _ = await asyncio.gather(proxy.ask(POST), asyncio.to_thread(refuse, listener))
+            assert answered.startswith(b"HTTP/1.1 502 ")
+            assert (failures(proxy, "connect"), failures(proxy, "reset")) == (1, 0)
+    assert "TLS broke off: tlsv13 alert certificate required" in caplog.text
+
+
 @pytest.mark.parametrize("is_announced", [True, False])
 async def test_an_end_that_is_not_announced_is_a_truncation(tmp_path: Path, is_announced: bool) -> None:
     """RFC 9112 section 9.8: a body that ends with the connection is whole only after close_notify."""

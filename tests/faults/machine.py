@@ -119,7 +119,7 @@ async def stuck_reader(run: Run) -> None:
                 stand.plan(routes=[{"name": "none", "matches": [{"path": {"value": "/none"}}], "answer": 404}])
             )
             async with stand.load() as load:
-                await asyncio.sleep(1)
+                await asyncio.sleep(run.scale.pick(10, 1))
                 reader.send_signal(signal.SIGSTOP)
                 began = time.monotonic()
                 for _ in range(8):
@@ -134,7 +134,7 @@ async def stuck_reader(run: Run) -> None:
         quiet = short(between(load.rows, burst + 0.2, ended))
         check.at_least("dropped lines", dropped, 1)
         check.says("worst latency", max(row.latency for row in quiet) * 1000, "ms")
-        run.quick("", quiet, 50)
+        run.quick("", quiet, 50, between(load.rows, 0, began))
         check.at_most(
             "worst during the burst", max(row.latency for row in short(between(load.rows, began, burst))), 1.0, "s"
         )

@@ -232,7 +232,7 @@ async def _lives(controller: RealController) -> bool:
 async def partitioned(run: Run) -> None:
     """F13: the admin sockets of both proxies are out of the controller's reach."""
     check = run.check
-    seconds = run.scale.pick(60, 2)
+    seconds = run.scale.pick(101, 2)
     async with run.stand(stable=1, proxies=2, workers=1) as stand:
         for proxy in stand.proxies:
             await _afresh(proxy)

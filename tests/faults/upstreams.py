@@ -178,12 +178,12 @@ async def closed_ports(run: Run) -> None:
         fallen = [row for row in first if row.reason == "fallback"]
         check.exactly("lost with the fallback", len(failures(first)))
         check.at_least("users of the canary given stable", len(fallen), 10)
-        run.quick("their", fallen, 50)
+        run.quick("their", fallen, 50, [row for row in first if row.reason != "fallback"])
         then = [row for row in load.rows if turned_end < row.intended and row.done < back]
         refused = failures(then)
         check.exactly("lost of stable", sum(row.arm == "stable" for row in refused))
         check.exactly("codes without it", ",".join(sorted({row.what for row in refused})), "502")
-        run.quick("of those", refused, 50)
+        run.quick("of those", refused, 50, [row for row in then if row.outcome == "ok"])
         check.at_most("serves after its return within", again_s, 5, "s")
 
 
@@ -282,7 +282,7 @@ async def no_endpoints(run: Run) -> None:
         refused = failures(during)
         check.exactly("503 while there are none", len(refused), len(during))
         check.true("all with Retry-After", all(row.detail == "retry after 1" for row in refused))
-        run.quick("of the 503", refused, 50)
+        run.quick("of the 503", refused, 50, between(load.rows, 0, began))
         last = max((row.sent for row in failures(load.rows)), default=back)
         check.at_most("recovery", max(0.0, last - back) * 1000, 200, "ms")
 

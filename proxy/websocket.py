@@ -14,9 +14,10 @@ from proxy.grammar import WEBSOCKET_KEY
 PROTOCOL = b"websocket"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
-# A Close frame of the service's side with code 1001, "going away", as RFC 6455 section 7.4.1 has it for a server that
-# goes down. Every client knows it, unlike 1012.
-GOING_AWAY = b"\x88\x02\x03\xe9"
+# Close frames with code 1001, "going away", as RFC 6455 section 7.4.1 has it for a server that goes down; everybody
+# knows it, unlike 1012. What goes to a service is masked, here with zeros: there is nothing to hide (section 10.3).
+TO_CLIENT = b"\x88\x02\x03\xe9"
+TO_SERVICE = b"\x88\x82\x00\x00\x00\x00\x03\xe9"
 _CLOSE = 8  # opcode
 _MASKED = 0x80
 _LENGTH_BYTES = {126: 2, 127: 8}  # of the length behind the first two bytes, RFC 6455 section 5.2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from proxy.exchange import FINISH
 from proxy.net.upstream import HOLD_PEER
-from proxy.websocket import GOING_AWAY, Frames
+from proxy.websocket import TO_CLIENT, TO_SERVICE, Frames
 
 if TYPE_CHECKING:
     from proxy.body import BodyReader
@@ -33,14 +33,16 @@ class Tunnel:
         request: That asked for it.
     """
 
-    __slots__ = ("_client", "_frames", "_is_counted", "_relay", "_server", "_upstream", "arm", "exchange", "request")
+    __slots__ = (
+        "_asked", "_client", "_is_counted", "_relay", "_said", "_server", "_upstream", "arm", "exchange", "request",
+    )  # fmt: skip
 
     def __init__(self, relay: Relay, client: Downstream, upstream: Upstream) -> None:
         self._relay = relay
         self._client = client
         self._upstream = upstream
         self._server = client.server
-        self._frames = Frames()
+        self._asked, self._said = Frames(), Frames()  # by the client, by the service
         self._is_counted = False
         self.arm = relay.arm
         self.exchange = relay.exchange
@@ -81,6 +83,7 @@ class Tunnel:
     def request_body(self, data: bytes) -> bytes:
         """Bytes from the client; none is left over."""
         self._relay.received += len(data)
+        self._asked.feed(data)
         self._upstream.write(data)
         self._moved()
         return b""
@@ -93,26 +96,35 @@ class Tunnel:
         elif self._upstream.write_end():
             self._moved()
         else:
-            self._end(failed=False)
+            self._end(failed=False, in_order=True)
 
     def response_body(self, payload: bytes, reader: BodyReader) -> None:
         """Bytes from the service, or their end."""
         if payload:
             self._relay.sent += len(payload)
-            self._frames.feed(payload)
+            self._said.feed(payload)
             self._client.write(payload)
             self._moved()
         if reader.done and self.exchange.response_open:
             self._response_ended()
 
+    @property
+    def _is_closing(self) -> bool:
+        """Whether either side has said that it is done; then ends of connections, of whatever kind, are no fault."""
+        return self._asked.has_closed or self._said.has_closed
+
     def _response_ended(self) -> None:
-        self._count(failed=False)
+        """The service sends no more. Without a Close frame that is what is left of one that has died."""
+        failed = self.exchange.request_open and not self._is_closing
+        if failed:
+            self._server.counters.upstream_failure(self.arm.name, "truncated")
+        self._count(failed)
         if self.exchange.response_ended() == FINISH:
             self._finish()
         elif self._client.write_end():
             self._moved()
         else:
-            self._end(failed=False)
+            self._end(failed, in_order=not failed)
 
     def _finish(self) -> None:
         """Both ways have ended."""
@@ -122,8 +134,8 @@ class Tunnel:
     # --- what goes wrong
 
     def upstream_lost(self, error: UpstreamError, any_byte: bool) -> None:
-        """The service's connection broke: its failure, unless it had ended its way and only hears no more."""
-        failed = self.exchange.response_open
+        """The service's connection broke: its failure, unless one side was done before."""
+        failed = self.exchange.response_open and not self._is_closing
         self.exchange.upstream_lost(any_byte, may_retry=False)
         if failed:
             self._server.counters.upstream_failure(self.arm.name, "reset")
@@ -152,28 +164,33 @@ class Tunnel:
         elif upstream.is_full:
             self._server.counters.upstream_failure(self.arm.name, "timeout")
             self._end(failed=True)
-        else:
-            if client.is_full:
-                self._server.counters.downstream_rejected("timeout")
+        elif client.is_full:
+            self._server.counters.downstream_rejected("timeout")
             self._end(failed=False)
+        else:
+            self.call_off()
 
     def call_off(self) -> None:
-        """The limit for tunnels on an aborted arm, or for all of a proxy that leaves, has passed.
+        """The tunnel has to end, by nobody's fault: an abort, a drain, silence.
 
-        The client is told to go away where a frame may stand; the service has its answer in the end of the connection.
+        Both sides are told to go away where a frame may stand.
         """
-        if not self._frames.can_close or not self.exchange.response_open:
-            self._end(failed=False)
-            return
-        self.exchange.failed()
-        self._leave(failed=False)
-        self._client.write(GOING_AWAY)
-        self._client.exchange_ended(must_close=True)
+        exchange = self.exchange
+        is_told = self._said.can_close and exchange.response_open
+        if is_told:
+            self._client.write(TO_CLIENT)
+        if self._asked.can_close and exchange.request_open:
+            self._upstream.write(TO_SERVICE)
+        self._end(failed=False, in_order=is_told)
 
-    def _end(self, failed: bool) -> None:
+    def _end(self, failed: bool, in_order: bool = False) -> None:
+        """Both ways at once; ``in_order``: what the client has is whole."""
         self.exchange.failed()
         self._leave(failed)
-        self._client.truncate(reset=False)
+        if in_order:
+            self._client.exchange_ended(must_close=True)
+        else:
+            self._client.truncate(reset=False)
 
     def _leave(self, failed: bool) -> None:
         self._upstream.finish()

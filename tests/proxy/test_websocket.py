@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import UpstreamError
-from proxy.websocket import GOING_AWAY, Frames, accept, check_granted
+from proxy.websocket import TO_CLIENT, TO_SERVICE, Frames, accept, check_granted
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -77,17 +77,19 @@ def test_ends_are_found_in_pieces_of_any_size(frames: list[tuple[int, bool]], da
 def test_nothing_follows_a_close() -> None:
     """RFC 6455 section 5.5.1."""
     tracker = Frames()
-    tracker.feed(frame(5) + GOING_AWAY[:1])
+    tracker.feed(frame(5) + TO_CLIENT[:1])
     assert not tracker.has_closed
-    tracker.feed(GOING_AWAY[1:])
+    tracker.feed(TO_CLIENT[1:])
     assert tracker.has_closed
     assert not tracker.can_close
 
 
-def test_our_own_close_is_one_frame() -> None:
-    """Unmasked, as a server's are, and with a code that section 7.4.1 gives for a server that goes down."""
+@pytest.mark.parametrize(("close", "masked"), [(TO_CLIENT, 0), (TO_SERVICE, 0x80)], ids=["client", "service"])
+def test_our_own_close_is_one_frame(close: bytes, masked: int) -> None:
+    """Masked as a client's are and a server's are not, with a code of section 7.4.1."""
     tracker = Frames()
-    tracker.feed(frame(0) + GOING_AWAY)
+    tracker.feed(frame(0) + close)
     assert tracker.has_closed
-    assert int.from_bytes(GOING_AWAY[2:]) == 1001
-    assert GOING_AWAY[1] == len(GOING_AWAY) - 2
+    assert close[:2] == bytes((0x88, masked | 2))
+    assert close[2:-2] == bytes(4 if masked else 0)
+    assert int.from_bytes(close[-2:]) == 1001

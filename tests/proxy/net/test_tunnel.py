@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxy.websocket import GOING_AWAY, accept
+from proxy.websocket import TO_CLIENT, TO_SERVICE, accept
 from tests.support.dataplane import REPLY, Handler, Proxy, Service, answer, plan, replies, series, service
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -25,6 +25,7 @@ SWITCH = (
     b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept(KEY)
 )
 HELLO = b"\x81\x05hello"
+CLOSE = b"\x88\x02\x03\xe8"
 GET = b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -70,6 +71,25 @@ async def counted(proxy: Proxy) -> dict[tuple[str, ...], int]:
     while not series(proxy, "requests"):
         await asyncio.sleep(0.01)
     return series(proxy, "requests")
+
+
+def is_stopped(proxy: Proxy) -> bool:
+    """Whether the proxy reads no more from one of its sides."""
+    return any(c.is_held for c in proxy.server.connections) or any(u._holds for u in proxy.server.upstreams)
+
+
+async def fill(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes = b"") -> int:
+    """Stop reading at one end, and write at the other until the proxy has stopped too; how often was written."""
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    turns = written = 0
+    while turns < 10:
+        turns += 1
+        if not is_stopped(proxy):
+            turns = 0
+            writer.write(data or bytes(1 << 20))
+            written += 1
+        await asyncio.sleep(0.01)
+    return written
 
 
 FINE = {("canary", "split", "user", "101", "ok"): 1}
@@ -257,11 +277,12 @@ async def test_one_way_ends_and_the_other_goes_on(first: str) -> None:
             up_writer.write(HELLO)
             assert await reader.readexactly(len(HELLO)) == HELLO
             await asyncio.sleep(0.05)
-        assert series(proxy, "requests") == FINE
+        expected = FINE if first == "client" else FAILED  # a service ends by a Close frame
+        assert series(proxy, "requests") == expected
         up_writer.write(bytes(300_000))
         up_writer.write_eof()
         assert len(await reader.read()) == 300_000
-        assert series(proxy, "requests") == FINE
+        assert series(proxy, "requests") == expected
         while proxy.server.connections or proxy.server.upstreams:
             await asyncio.sleep(0.01)
 
@@ -295,6 +316,28 @@ async def test_a_service_that_breaks_ends_the_client_and_counts_against_it() -> 
             assert await reader.read() == b""
         assert await counted(proxy) == FAILED
         assert series(proxy, "upstream_failures") == {("canary", "reset"): 1}
+
+
+@pytest.mark.parametrize("closing", ["nobody", "client", "service"])
+@pytest.mark.parametrize("end", ["fin", "rst"])
+async def test_a_service_that_ends_without_a_word_has_failed(closing: str, end: str) -> None:
+    """RFC 6455 section 7.1.5: a killed process's connections end by FIN too, which says nothing by itself."""
+    async with tunnel() as (proxy, (reader, writer), (up_reader, up_writer)):
+        if closing == "client":
+            writer.write(CLOSE)
+            assert await up_reader.readexactly(len(CLOSE)) == CLOSE
+        elif closing == "service":
+            up_writer.write(CLOSE)
+            assert await reader.readexactly(len(CLOSE)) == CLOSE
+        if end == "fin":
+            up_writer.close()
+        else:
+            reset(up_writer)
+        assert await reader.read() == b""
+        assert await counted(proxy) == (FAILED if closing == "nobody" else FINE)
+        kinds = {"fin": "truncated", "rst": "reset"}
+        failures = {("canary", kinds[end]): 1} if closing == "nobody" else {}
+        assert series(proxy, "upstream_failures") == failures
 
 
 async def test_what_breaks_later_is_a_failure_of_the_upstream_alone() -> None:
@@ -345,9 +388,9 @@ async def test_a_client_that_breaks_ends_the_service_and_counts_against_nobody()
 async def test_a_service_that_has_ended_and_hears_no_more_has_not_failed() -> None:
     """It closed its connection; what the client still sends meets nobody there."""
     async with tunnel() as (proxy, (reader, writer), (_, up_writer)):
-        up_writer.write(HELLO)
+        up_writer.write(CLOSE)
         up_writer.close()
-        assert await reader.read() == HELLO
+        assert await reader.read() == CLOSE
         with contextlib.suppress(ConnectionError):
             while proxy.server.upstreams:
                 writer.write(HELLO)
@@ -360,15 +403,9 @@ async def test_a_side_that_does_not_read_stops_the_other(slow: str) -> None:
     """Back-pressure both ways; then every byte arrives."""
     async with tunnel() as (proxy, client, end):
         (reader, _), (_, writer) = (client, end) if slow == "client" else (end, client)
-        data, sent = os.urandom(1 << 20), 0
-        reader._transport.pause_reading()  # type: ignore[attr-defined]
-        with contextlib.suppress(TimeoutError):
-            while sent < 200:
-                async with asyncio.timeout(0.5):
-                    writer.write(data)
-                    sent += 1
-                    await writer.drain()
-        assert 2 <= sent < 200
+        data = os.urandom(1 << 20)
+        sent = await fill(proxy, reader, writer, data)
+        assert sent < 100
         assert proxy.server.buffered <= 65_536 + 2048
         reader._transport.resume_reading()  # type: ignore[attr-defined]
         writer.write_eof()
@@ -378,12 +415,7 @@ async def test_a_side_that_does_not_read_stops_the_other(slow: str) -> None:
 async def test_a_client_that_resets_while_it_is_held_is_noticed() -> None:
     """Trap: a paused reader never notices a reset by itself."""
     async with tunnel() as (proxy, (_, writer), (up_reader, _)):
-        up_reader._transport.pause_reading()  # type: ignore[attr-defined]
-        with contextlib.suppress(TimeoutError):
-            while True:
-                async with asyncio.timeout(0.3):
-                    writer.write(bytes(1 << 20))
-                    await writer.drain()
+        await fill(proxy, up_reader, writer)
         assert any(connection.is_held for connection in proxy.server.connections)
         reset(writer)
         while proxy.server.connections:
@@ -419,8 +451,8 @@ async def test_silence_ends_a_tunnel(half: bool) -> None:
             assert await reader.readexactly(len(HELLO)) == HELLO
             await asyncio.sleep(0.3)
         async with asyncio.timeout(3):
-            assert await reader.read() == b""
-            assert await up_reader.read() == b""
+            assert await reader.read() == TO_CLIENT
+            assert await up_reader.read() == (b"" if half else TO_SERVICE)
         assert await counted(proxy) == FINE
 
 
@@ -429,12 +461,7 @@ async def test_a_side_that_takes_nothing_for_long_is_given_up(slow: str) -> None
     """It is to blame, not the side that waits for it."""
     async with tunnel(IDLE) as (proxy, client, end):
         (reader, _), (_, writer) = (client, end) if slow == "client" else (end, client)
-        reader._transport.pause_reading()  # type: ignore[attr-defined]
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            while True:
-                async with asyncio.timeout(0.3):
-                    writer.write(bytes(1 << 20))
-                    await writer.drain()
+        await fill(proxy, reader, writer)
         while proxy.server.connections:
             await asyncio.sleep(0.01)
         assert await counted(proxy) == FINE
@@ -452,9 +479,9 @@ async def test_an_abort_closes_the_canarys_tunnels_within_its_limit() -> None:
         up_writer.write(HELLO)
         assert await reader.readexactly(len(HELLO)) == HELLO
         proxy.words.latch = 1
-        async with asyncio.timeout(0.6):
-            assert await reader.read() == GOING_AWAY
-        assert await up_reader.read() == b""
+        async with asyncio.timeout(0.9):  # its limit, and what a busy machine adds
+            assert await reader.read() == TO_CLIENT
+        assert await up_reader.read() == TO_SERVICE
         writer.close()
         assert await counted(proxy) == FINE
 
@@ -462,11 +489,14 @@ async def test_an_abort_closes_the_canarys_tunnels_within_its_limit() -> None:
 @pytest.mark.parametrize("data", [HELLO[:4], b"\x88\x02\x03\xe8"], ids=["within-a-frame", "behind-a-close"])
 async def test_no_frame_of_ours_stands_where_none_may(data: bytes) -> None:
     """RFC 6455 sections 5.4 and 5.5.1."""
-    async with tunnel(ABORT) as (proxy, (reader, _), (_, up_writer)):
+    async with tunnel(ABORT) as (proxy, (reader, writer), (up_reader, up_writer)):
         up_writer.write(data)
         assert await reader.readexactly(len(data)) == data
+        writer.write(data)
+        assert await up_reader.readexactly(len(data)) == data
         proxy.words.latch = 1
         assert await reader.read() == b""
+        assert await up_reader.read() == b""
 
 
 async def test_tunnels_to_stable_outlive_an_abort() -> None:
@@ -492,9 +522,9 @@ async def test_a_proxy_that_leaves_lets_tunnels_live_until_shortly_before_its_en
         await asyncio.sleep(0.7)
         up_writer.write(HELLO)
         assert await reader.readexactly(len(HELLO)) == HELLO
-        assert await reader.read() == GOING_AWAY
+        assert await reader.read() == TO_CLIENT
         assert 1 <= asyncio.get_running_loop().time() - began < 2
-        assert await up_reader.read() == b""
+        assert await up_reader.read() == TO_SERVICE
         writer.close()
         await draining
         assert asyncio.get_running_loop().time() - began < 2
@@ -504,12 +534,7 @@ async def test_a_proxy_that_leaves_lets_tunnels_live_until_shortly_before_its_en
 async def test_a_service_that_never_reads_its_end_is_cut_off() -> None:
     """What is left to send is given up by the time-out for bodies, so a stuck service holds no connection."""
     async with tunnel({"timeouts": {"bodyIdle": "500ms"}}) as (proxy, (_, writer), (up_reader, _)):
-        up_reader._transport.pause_reading()  # type: ignore[attr-defined]
-        with contextlib.suppress(TimeoutError):
-            while True:
-                async with asyncio.timeout(0.3):
-                    writer.write(bytes(1 << 20))
-                    await writer.drain()
+        await fill(proxy, up_reader, writer)
         reset(writer)
         while proxy.server.connections or proxy.server.upstreams:
             await asyncio.sleep(0.01)

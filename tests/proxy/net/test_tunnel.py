@@ -82,7 +82,7 @@ async def fill(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.Strea
     """Stop reading at one end, and write at the other until the proxy has stopped too; how often was written."""
     reader._transport.pause_reading()  # type: ignore[attr-defined]
     turns = written = 0
-    while turns < 10:
+    while turns < 10 and proxy.server.connections:
         turns += 1
         if not is_stopped(proxy):
             turns = 0
@@ -374,6 +374,45 @@ async def test_a_tunnel_is_never_mirrored() -> None:
         assert len(backend.heads) == 2
 
 
+async def test_a_tunnel_is_under_way_until_it_ends() -> None:
+    """It takes one of the arm's places, as long as it holds a connection of the service."""
+    async with tunnel() as (proxy, (_, writer), (up_reader, up_writer)):
+        (connection,) = proxy.server.connections
+        assert connection.relay is not None
+        room = connection.relay.arm.room
+        assert room.busy == 1
+        writer.write_eof()
+        assert await up_reader.read() == b""
+        assert room.busy == 1
+        up_writer.close()
+        while room.busy:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_tunnel_is_logged_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, with the bytes of both ways."""
+    async with tunnel() as (proxy, (reader, writer), (up_reader, up_writer)):
+        lines: list[tuple[int, int, int, bytes, float]] = []
+
+        def note(_: float, relay: Any, seconds: float) -> None:
+            lines.append((relay.status, relay.received, relay.sent, relay.request.target, seconds))
+
+        monkeypatch.setattr(proxy.server._log, "exchange", note)
+        writer.write(HELLO + HELLO)
+        await up_reader.readexactly(2 * len(HELLO))
+        up_writer.write(HELLO)
+        await reader.readexactly(len(HELLO))
+        await asyncio.sleep(0.2)
+        assert lines == []
+        writer.write_eof()
+        up_writer.write_eof()
+        while not lines:
+            await asyncio.sleep(0.01)
+        ((*line, seconds),) = lines
+        assert line == [101, 2 * len(HELLO), len(HELLO), b"/ws"]
+        assert seconds >= 0.2
+
+
 async def test_a_client_that_breaks_ends_the_service_and_counts_against_nobody() -> None:
     async with tunnel() as (proxy, (_, writer), (up_reader, _)):
         writer.write(HELLO)
@@ -459,7 +498,7 @@ async def test_silence_ends_a_tunnel(half: bool) -> None:
 @pytest.mark.parametrize("slow", ["client", "service"])
 async def test_a_side_that_takes_nothing_for_long_is_given_up(slow: str) -> None:
     """It is to blame, not the side that waits for it."""
-    async with tunnel(IDLE) as (proxy, client, end):
+    async with tunnel({"timeouts": {"tunnelIdle": "1s", "bodyIdle": "1s"}}) as (proxy, client, end):
         (reader, _), (_, writer) = (client, end) if slow == "client" else (end, client)
         await fill(proxy, reader, writer)
         while proxy.server.connections:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
+
+from proxy import document
 
 pytest_plugins = ["pytester"]
 
@@ -88,3 +91,26 @@ def test_a_skip_is_a_failure_in_ci(suite: pytest.Pytester, monkeypatch: pytest.M
     result = suite.runpytest_subprocess("--continue-on-collection-errors")
     result.assert_outcomes(**({"failed": 1, "errors": 1} if ci else {"skipped": 2}))
     assert (result.ret != 0) == bool(ci)
+
+
+def test_nothing_is_unpickled_and_yaml_is_loaded_safely() -> None:
+    """Threat C8: a document is data. A loader of YAML is derived from a safe one, and nothing else makes objects."""
+    banned = {"pickle", "marshal", "shelve", "dill"}
+    found = []
+    for path in [path for top in ("proxy", "controller", "loadtest", "demo") for path in ROOT.glob(f"{top}/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            if isinstance(node, ast.ImportFrom):
+                names = {node.module or ""}
+            called = node.func if isinstance(node, ast.Call) else None
+            is_eval = isinstance(called, ast.Name) and called.id in ("eval", "exec")
+            is_unsafe = isinstance(called, ast.Attribute) and called.attr in (
+                "unsafe_load",
+                "full_load",
+                "UnsafeLoader",
+            )
+            if names & banned or is_eval or is_unsafe:
+                found.append(f"{path}:{getattr(node, 'lineno', 0)}")
+    assert found == []
+    assert document.SafeLoader.__name__ in ("CSafeLoader", "SafeLoader")
+    assert issubclass(document._UniqueKeyLoader, document.SafeLoader)

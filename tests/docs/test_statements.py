@@ -34,6 +34,12 @@ def test_the_wire_contract_is_covered_item_by_item() -> None:
     assert found == set(range(1, 20))
 
 
+def test_every_threat_of_the_model_is_on_the_page() -> None:
+    """15 to the data plane, 8 to split and evidence, 11 to steering: defended, or said not to be."""
+    threats = {f"{kind}{number}" for kind, most in (("D", 15), ("S", 8), ("C", 11)) for number in range(1, most + 1)}
+    assert threats - set(re.findall(r"\b[DSC]\d+\b", page("security"))) == set()
+
+
 def test_what_needs_a_proof() -> None:
     """Paragraphs, items and rows do; what leads to them does not."""
     text = "# T\n\nIntro.\n\n## H\n\nOne. [CL-02]\n\nTwo.\n\nThese:\n\n- a [test_pool.py::test_x]\n- b\n\n"

@@ -275,6 +275,16 @@ async def test_the_limit_of_open_files_lowers_the_limit_of_connections(monkeypat
     assert serving._most_connections() == (256 - serving.RESERVED_FILES) // 2
 
 
+async def test_a_mark_of_a_load_test_counts_for_nothing() -> None:
+    """Threat S7: nobody leaves the evidence by saying so."""
+    async with service(replies(REPLY)) as (backend, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        marked = LAST.replace(b"Host: t", b"Host: t\r\nCookie: uid=1\r\nX-Cohort-Synthetic: 1\r\nx_cohort_synthetic: 1")
+        assert (await proxy.ask(marked)).startswith(b"HTTP/1.1 200 ")
+        assert b"synthetic" not in backend.heads[0].lower()
+        assert [labels[1:3] for labels in series(proxy, "requests")] == [("split", "user")]
+
+
 async def test_a_redirect_is_the_clients_affair() -> None:
     """Contract item 18."""
     moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"

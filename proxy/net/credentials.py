@@ -143,7 +143,9 @@ class _Reading:
         if len(self._faults) == before:
             self.check(f"{field_path}.certFile", names.cert_file, lambda: read_certificate(certificate))
         if len(self._faults) == before:
-            self.check(f"{field_path}.keyFile", names.key_file, lambda: _load(ssl.create_default_context(), pair))
+            self.check(
+                f"{field_path}.keyFile", names.key_file, lambda: _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pair)
+            )
         return pair
 
     def check(self, field_path: str, name: str, attempt: Callable[[], object]) -> None:

@@ -133,6 +133,7 @@ class Server:
         self._presented: dict[int, Presented] = {}
         self._credentials = Credentials()
         self._upstream_tls: ssl.SSLContext | None = None  # made when it is needed: the system's authorities take 20 ms
+        self._trusting = asyncio.Lock()
         self._listeners: list[tuple[socket.socket, int]] = []
         self._accepting: list[asyncio.Server] = []
         self._cap = min(limits.connections, _most_connections())
@@ -240,10 +241,18 @@ class Server:
             ValueError: They cannot be used; nothing has changed.
             OSError: Likewise.
         """
-        presented = {}
-        for index, (listener, pairs) in enumerate(zip(self.settings.listeners, credentials.listeners, strict=True)):
-            if listener.tls is not None:
-                presented[index] = Presented(pairs, listener.tls.min_version)
+        self._use(credentials, self._present(credentials))
+
+    async def trust_anew(self, credentials: Credentials) -> None:
+        """The same beside requests: a context takes some milliseconds to make, and there may be many."""
+        async with self._trusting:
+            self._use(credentials, await asyncio.to_thread(self._present, credentials))
+
+    def _present(self, credentials: Credentials) -> dict[int, Presented]:
+        listeners = enumerate(zip(self.settings.listeners, credentials.listeners, strict=True))
+        return {i: Presented(pairs, one.tls.min_version) for i, (one, pairs) in listeners if one.tls is not None}
+
+    def _use(self, credentials: Credentials, presented: dict[int, Presented]) -> None:
         before, self._credentials = self._credentials, credentials
         self._presented, self._upstream_tls = presented, None
         if (before.authorities, before.client) != (credentials.authorities, credentials.client):
@@ -344,10 +353,12 @@ class Server:
         return connection
 
     async def _open_tls(self, endpoint: Endpoint, server_name: str) -> Upstream:
-        if self._upstream_tls is None:
-            self._upstream_tls = upstream_context(self._credentials)
+        async with self._trusting:
+            context = self._upstream_tls
+            if context is None:
+                context = self._upstream_tls = await asyncio.to_thread(upstream_context, self._credentials)
         connection = Upstream(self, endpoint)
-        await dial(self._upstream_tls, server_name, endpoint.address, endpoint.port, connection, self.read_buffer)
+        await dial(context, server_name, endpoint.address, endpoint.port, connection, self.read_buffer)
         return connection
 
     # --- endpoints

@@ -274,7 +274,7 @@ class Supervisor:
     async def _keep_credentials(self) -> None:
         while True:
             await asyncio.sleep(CREDENTIALS_POLL_S)
-            if self._credentials.look(time.time()):
+            if await asyncio.to_thread(self._credentials.look, time.time()):
                 self._workers.trust(self._credentials.current.document())
 
     async def _drain(self) -> None:

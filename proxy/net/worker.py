@@ -40,6 +40,7 @@ class DataPlane(Protocol):
 
     def stage(self, sequence: int, plan: Plan) -> None: ...  # noqa: D102
     def trust(self, credentials: Credentials) -> None: ...  # noqa: D102
+    async def trust_anew(self, credentials: Credentials) -> None: ...  # noqa: D102
     def discovered(self, found: dict[str, Any]) -> None: ...  # noqa: D102
     async def serve(self, sockets: list[tuple[socket.socket, int]]) -> None: ...  # noqa: D102
     async def drain(self, lame_duck_s: float, drain_s: float) -> None: ...  # noqa: D102
@@ -172,7 +173,7 @@ class _Process:
                 gc.freeze()  # modules and plans stay: no collection need look at them
                 tasks.create_task(self._plane.serve(self._sockets))
             elif "credentials" in message:
-                self._trust(Credentials.parse(message["credentials"]))
+                tasks.create_task(self._trust(Credentials.parse(message["credentials"])))
             elif "discovery" in message:
                 self._plane.discovered(message["discovery"])
             elif "logLevel" in message:
@@ -203,9 +204,9 @@ class _Process:
             return {"refused": sequence, "faults": [{"path": fault.path, "message": fault.message} for fault in faults]}
         return {"staged": sequence}
 
-    def _trust(self, credentials: Credentials) -> None:
+    async def _trust(self, credentials: Credentials) -> None:
         try:
-            self._plane.trust(credentials)
+            await self._plane.trust_anew(credentials)
         except (ValueError, OSError) as error:  # the supervisor has tried them; a machine may be out of descriptors
             log.error("certificates cannot be used, those in use stay: %s", error)
 

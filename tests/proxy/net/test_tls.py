@@ -611,3 +611,25 @@ async def test_a_websocket_goes_over_tls_on_both_sides(tmp_path: Path) -> None:
 
         assert await asyncio.to_thread(run) == (b"frames" * 20_000, "announced")
         await until(lambda: not proxy.server.connections)
+
+
+async def test_many_certificates_are_taken_over_beside_requests() -> None:
+    """64 contexts take some 200 ms to make: the loop must not stand still meanwhile, and the last ones count."""
+    other = Authority()
+    settings, _ = listening(*[AUTHORITY.issue("a.test")] * 64)
+    first, second = (Credentials(((authority.issue("a.test"),) * 64,)) for authority in (AUTHORITY, other))
+    turns, is_over = 0, asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal turns
+        while not is_over.is_set():
+            await asyncio.sleep(0.005)
+            turns += 1
+
+    async with Proxy(settings, first) as proxy, asyncio.TaskGroup() as tasks:
+        tasks.create_task(watch())
+        await asyncio.gather(*(proxy.server.trust_anew(one) for one in (second, first, second)))
+        is_over.set()
+        _, writer = await open_tls(proxy, context=other.client())
+        writer.close()
+    assert turns > 10

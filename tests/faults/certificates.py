@@ -42,7 +42,7 @@ async def changed_certificates(run: Run) -> None:
             check.true("connection of before still served", await _is_served(*kept))
             write_pair(run.folder, "shop", third)
             check.at_most("next good pair shown after", await _until_shown(stand, authority, third.certificate), 5, "s")
-            await asyncio.sleep(run.scale.pick(70, 0.5))
+            await asyncio.sleep(run.scale.pick(80, 0.5))
         run.no_loss(load.rows)
         await _expired_service(run, stand, authority)
 

@@ -24,6 +24,7 @@ from tests.faults.frames import CLOSE, TEXT, client_frame, read_frame
 from tests.faults.ledger import Row
 
 POST_BYTES = 4096
+MIX_BYTES = 1 << 24  # a mix with ten thousand cookies
 CHUNK_S = 0.1  # between the pieces of an upload
 SOCKET_S = 0.2  # between the messages of a WebSocket
 
@@ -290,7 +291,7 @@ def is_staff(user: str) -> bool:
 
 async def main(path: Path) -> None:
     """Read the mix, send, write the rows."""
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(MIX_BYTES)
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     given = json.loads(await reader.readline())

@@ -113,7 +113,7 @@ class Run:
             for rows in (before, during)
         )
         self.check.says(f"{name} p{part * 100:.0f} before", usual, "ms")
-        self.check.at_most(f"{name} p{part * 100:.0f}", now, usual * (1 + share) + self.scale.pick(10, 50), "ms")
+        self.check.at_most(f"{name} p{part * 100:.0f}", now, usual * (1 + share) + self.scale.pick(10, 100), "ms")
 
     def _tell(self, rows: Sequence[Row]) -> None:
         if rows:

@@ -206,9 +206,11 @@ class Stand:
         return made | changes
 
     async def adopt(self, document: dict[str, Any]) -> None:
-        """Give a plan to every proxy; returns once all their workers serve it."""
+        """Give a plan to every proxy; returns once all their workers serve it. Asked to come again, it does."""
         for proxy in self.proxies:
-            status, body = await proxy.put_plan(document)
+            end, status = time.monotonic() + PATIENCE_S, 503
+            while status == 503 and time.monotonic() < end:
+                status, body = await proxy.put_plan(document)
             assert status == 200, body
 
     async def start(self) -> None:

@@ -35,16 +35,18 @@ async def poisonous_canary(run: Run) -> None:
         check.says("requests of stable", len(stable))
         check.exactly("errors of stable", len(failures(stable)))
         run.steady("stable's", between(stable, 0, poisoned), between(stable, poisoned, ended), 0.1)
-        for poison, (seconds, rest) in trips.items():
-            check.at_most(f"{poison}: trips after", seconds, 10, "s")
-            check.exactly("starts on the canary later than 200 ms after", rest)
+        for poison, (began, tripped, lifted) in trips.items():
+            check.at_most(f"{poison}: trips after", tripped - began, 10, "s")
+            # As clients sent them: the canary itself notes a request when it gets round to reading it.
+            late = [row for row in load.rows if row.arm == "canary" and tripped + 0.2 < row.sent < lifted]
+            check.exactly("sent later than 200 ms after, served by the canary", len(late))
         check.at_most("RSS grown by", grown, 24, "MiB")
         for row in failures(stable)[:3]:
             check.note(str(row))
 
 
-async def _trip(stand: Stand, poison: str, calm_s: float) -> tuple[float, int]:
-    """Seconds until the proxy has latched itself, and requests that the canary got later than 200 ms after that."""
+async def _trip(stand: Stand, poison: str, calm_s: float) -> tuple[float, float, float]:
+    """When the canary was poisoned, when the proxy had latched itself, and when a new plan lifted that."""
     canary = stand.canary[0]
     await canary.behave(mode=poison)
     began = time.monotonic()
@@ -57,10 +59,10 @@ async def _trip(stand: Stand, poison: str, calm_s: float) -> tuple[float, int]:
     tripped = time.monotonic()
     await asyncio.sleep(calm_s)
     await canary.behave(mode="ok")
-    rest = sum(at > tripped + 0.2 for at in canary.times)
+    lifted = time.monotonic()
     await stand.adopt(stand.plan(breaker=BREAKER, lifts=[found["id"]]))
     await asyncio.sleep(calm_s)
-    return tripped - began, rest
+    return began, tripped, lifted
 
 
 async def bad_mirror(run: Run) -> None:

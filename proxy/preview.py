@@ -95,6 +95,7 @@ _LINES = (
 
 _WHY = {
     "abort": "this rollout was aborted: everybody has the stable version",
+    "outer": "the rollout in front of this one has chosen",
     "preview": "this browser is pinned by the preview",
     "split": "the share of users that the rollout has reached",
     "unkeyed": "a request that cannot keep a cookie",

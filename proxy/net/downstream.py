@@ -13,7 +13,7 @@ from proxy.forward import own_answer, sent_id
 from proxy.http1 import Request, request_head_end
 from proxy.identity import client_address
 from proxy.net.relay import Relay
-from proxy.net.upstream import UNSENT_BYTES, untaken
+from proxy.net.upstream import HOLD_PEER, UNSENT_BYTES, untaken
 
 if TYPE_CHECKING:
     from proxy.certificate import Guard
@@ -30,6 +30,7 @@ HOLD_PIPELINE = 4  # enough requests wait behind the one under way
 LINGER_IDLE_S = 1.0  # contract item 12: discard until idle for this long,
 LINGER_TOTAL_S = 5.0  # and never longer than this
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with time 0: close() sends RST
+_IN_ORDER = struct.pack("ii", 0, 0)
 
 
 class Downstream(asyncio.BufferedProtocol):
@@ -47,9 +48,9 @@ class Downstream(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_buffered", "_eof", "_first_byte", "_holds", "_left", "_linger_end", "_lingering", "_pending", "_preface",
-        "_running", "_scanned", "_transport", "deadline", "guard", "is_full", "is_last", "is_secure", "is_trusted",
-        "peer", "peer_bytes", "relay", "server", "unsafe_seen",
+        "_buffered", "_eof", "_first_byte", "_holds", "_is_unmarked", "_left", "_linger_end", "_lingering", "_pending",
+        "_preface", "_running", "_scanned", "_transport", "deadline", "guard", "is_full", "is_last", "is_secure",
+        "is_trusted", "peer", "peer_bytes", "relay", "server", "unsafe_seen",
     )  # fmt: skip
 
     def __init__(self, server: Server, preface: Preface | None = None) -> None:
@@ -74,6 +75,7 @@ class Downstream(asyncio.BufferedProtocol):
         self._lingering = False
         self._linger_end = 0.0
         self._eof = False
+        self._is_unmarked = False
         self._running = False
         self.unsafe_seen = False
 
@@ -210,7 +212,7 @@ class Downstream(asyncio.BufferedProtocol):
         limits, data = self.server.head_limits, b""
         self._running = True
         try:
-            while self._pending and self.relay is None and not self._lingering:
+            while self._pending and self.relay is None and not self._lingering and not self.is_full:
                 data = self._pending
                 end = request_head_end(data, limits, self._scanned)
                 if not end:
@@ -224,7 +226,9 @@ class Downstream(asyncio.BufferedProtocol):
             self._refuse(error, with_body=not data.lstrip(b"\r\n").startswith(b"HEAD "))
         finally:
             self._running = False
-        if self._holds and self.relay is None:
+        if self.relay is None and self.is_full and self._pending:
+            self.hold(HOLD_PIPELINE)  # our own answers have filled it
+        elif self._holds and self.relay is None:
             self.free(HOLD_PIPELINE)  # all that waited was answered at once
 
     def _begin(self, request: Request) -> None:
@@ -326,6 +330,10 @@ class Downstream(asyncio.BufferedProtocol):
     def exchange_ended(self, must_close: bool) -> None:
         """The answer is written: go on with the next request, or end the connection in order."""
         self.relay = None
+        if self._holds:
+            self.free(HOLD_PEER)  # a service that was slow is no concern of the next request's
+        if self._is_unmarked:
+            self._mark_end(False)
         if must_close or self.is_last or self._at_end:
             self._linger()
             return
@@ -360,6 +368,19 @@ class Downstream(asyncio.BufferedProtocol):
         self._transport.write_eof()
         return True
 
+    def begin_unmarked(self) -> None:
+        """The end of the connection will be the end of this answer's body.
+
+        Until it is, the kernel is to send RST by whatever the connection ends: a drain's limit, a worker's death.
+        """
+        self._mark_end(True)
+
+    def _mark_end(self, by_reset: bool) -> None:
+        self._is_unmarked = by_reset
+        if self._transport is not None:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if by_reset else _IN_ORDER)
+
     def truncate(self, reset: bool) -> None:
         """End an answer that is not complete so that the client can tell (contract item 14)."""
         self.relay = None
@@ -368,8 +389,6 @@ class Downstream(asyncio.BufferedProtocol):
         if not reset:
             self._linger()
         elif self._transport is not None:
-            sock = self._transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._transport.abort()
 
     def hold(self, reason: int) -> None:

@@ -342,6 +342,8 @@ class Relay:
         framing, self._length = framing_lines(response, request.method, request.http11, keep_alive)
         if not keep_alive:
             client.is_last = True
+            if self._length == UNTIL_CLOSE:
+                client.begin_unmarked()
         head = self._answer_head(response, framing)
         self.sent = len(payload)
         if self._length == CHUNKED:
@@ -408,6 +410,8 @@ class Relay:
                 self._server.counters.upstream_failure(self.arm.name, "protocol")
             if action == LINGER or reader.rest or not response.keep_alive or response.length == UNTIL_CLOSE:
                 connection.close()
+            elif connection.is_full:  # it answered before it had taken all of the request
+                connection.finish()
             else:
                 connection.release()
         self._account(failed=self.status >= 500)

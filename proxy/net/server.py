@@ -317,16 +317,20 @@ class Server:
         self._tasks.create_task(self._connect(endpoint, relay))
 
     async def _connect(self, endpoint: Endpoint, relay: Relay | Copy) -> None:
+        connection: Upstream | None
         try:
             connection = await self._open(endpoint)
         except UpstreamError as error:
-            relay.connect_failed(error)
-            return
+            connection, failure = None, error
         try:
-            relay.connect_done(connection)
+            if connection is None:
+                relay.connect_failed(failure)
+            else:
+                relay.connect_done(connection)
         except Exception:  # this task's root: one broken exchange must not end the others
             log.exception("exchange failed: %r", relay)
-            connection.close()
+            if connection is not None:
+                connection.close()
 
     async def _open(self, endpoint: Endpoint) -> Upstream:
         """A new connection; the endpoint's standing hears of a failure.
@@ -338,10 +342,11 @@ class Server:
         try:
             async with asyncio.timeout(self.connect_s):
                 if endpoint.server_name is not None:
-                    return await self._open_tls(endpoint, endpoint.server_name)
-                _, connection = await self.loop.create_connection(
-                    lambda: Upstream(self, endpoint), endpoint.address, endpoint.port
-                )
+                    connection = await self._open_tls(endpoint, endpoint.server_name)
+                else:
+                    _, connection = await self.loop.create_connection(
+                        lambda: Upstream(self, endpoint), endpoint.address, endpoint.port
+                    )
         except TimeoutError:
             if self.loop.time() - began < self.connect_s + LAG_S:
                 self._unreachable(endpoint, "no connection in time", refused=False)
@@ -350,6 +355,10 @@ class Server:
             if error.errno not in _OUR_FAULT:
                 self._unreachable(endpoint, str(error), refused=True)
             raise UpstreamError("connect", f"{endpoint.text}: {error}") from None
+        if connection.is_lost:
+            gone = UpstreamError("connect", f"{endpoint.text}: closed as soon as it was open")
+            self.endpoint_failed(endpoint, gone)
+            raise gone
         return connection
 
     async def _open_tls(self, endpoint: Endpoint, server_name: str) -> Upstream:

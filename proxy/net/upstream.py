@@ -78,6 +78,11 @@ class Upstream(asyncio.BufferedProtocol):
         self._interims = 0
         self.any_byte = False
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has ended; nothing is reported of it any more."""
+        return self._transport is None
+
     # --- what the relay asks for
 
     def begin(self, relay: Relay | Copy, method: bytes) -> None:

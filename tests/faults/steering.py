@@ -148,7 +148,7 @@ async def _watching(trace: Trace) -> AsyncIterator[None]:
 async def controller_killed(run: Run) -> None:
     """F15: at each boundary of plans on their way to the first proxy, then at random times."""
     at_boundaries, at_random = (4, 2) if run.scale.is_short else (40, 200)
-    weights = [f"{number / 2:g}" for number in range(1, 7 if run.scale.is_short else 151)]
+    weights = [str(number) for number in range(1, 7 if run.scale.is_short else 51)]  # a rollout has at most 100 steps
     killed: list[str] = []
     armed = asyncio.Event()
     controller: RealController
@@ -163,7 +163,7 @@ async def controller_killed(run: Run) -> None:
     async with run.stand(stable=1, proxies=2, workers=1) as stand:
         for proxy in stand.proxies:  # without the plan of the stand's own
             await _afresh(proxy)
-        document = rollout(weights, "500ms" if run.scale.is_short else "2s", *_addresses(stand))
+        document = rollout(weights, "500ms" if run.scale.is_short else "6s", *_addresses(stand))
         taps = [
             Tap(run.folder / f"tap-{number}", proxy.folder / "admin.sock", cut if not number else lambda _: None)
             for number, proxy in enumerate(stand.proxies)

@@ -470,9 +470,9 @@ async def busy_core(run: Run) -> None:
     """F25: proxy and a spinning program pinned to the same core."""
     check = run.check
     core = str(min(os.sched_getaffinity(0)))
-    spinner = await asyncio.create_subprocess_exec("taskset", "-c", core, "sh", "-c", "while :; do :; done")
-    try:
-        async with run.stand(prefix=("taskset", "-c", core), timeouts={"responseHead": "5s"}) as stand:
+    async with run.stand(prefix=("taskset", "-c", core), timeouts={"responseHead": "5s"}) as stand:
+        spinner = await asyncio.create_subprocess_exec("taskset", "-c", core, "sh", "-c", "while :; do :; done")
+        try:
             most, slowest = 0.0, 0.0
             async with stand.load(rate=run.scale.pick(150, 50)) as load:
                 end = time.monotonic() + run.scale.pick(100, 3)
@@ -481,9 +481,9 @@ async def busy_core(run: Run) -> None:
                     most = max(most, await stand.metric("cohort_ejected_endpoints"))
                     slowest = max(slowest, await _healthz(stand))
                     await asyncio.sleep(max(0.0, began + 0.5 - time.monotonic()))
-    finally:
-        spinner.kill()
-        await spinner.wait()
+        finally:
+            spinner.kill()
+            await spinner.wait()
     lost = failures(load.rows)
     check.says("requests", len(load.rows))
     check.exactly("lost", len(lost))

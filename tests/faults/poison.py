@@ -7,7 +7,7 @@ import signal
 import time
 
 from tests.faults.ledger import between, failures
-from tests.faults.run import Fault, Run
+from tests.faults.run import FLAT_MIB, Fault, Run
 from tests.faults.stand import Stand, rss_mib
 from tests.integration.programs import until
 
@@ -40,7 +40,7 @@ async def poisonous_canary(run: Run) -> None:
             # As clients sent them: the canary itself notes a request when it gets round to reading it.
             late = [row for row in load.rows if row.arm == "canary" and tripped + 0.2 < row.sent < lifted]
             check.exactly("sent later than 200 ms after, served by the canary", len(late))
-        check.at_most("RSS grown by", grown, 24, "MiB")
+        check.at_most("RSS grown by", grown, FLAT_MIB, "MiB")
         for row in failures(stable)[:3]:
             check.note(str(row))
 
@@ -92,7 +92,7 @@ async def bad_mirror(run: Run) -> None:
             check.at_least(f"{trouble}: copies dropped or failed, counted", count, 10)
         run.steady("primary's", between(load.rows, 0, began), between(load.rows, began, ended), 0.05)
         check.exactly("primary served by the target", sum(row.endpoint.startswith("canary") for row in load.rows))
-        check.at_most("RSS grown by", grown, 6, "MiB")
+        check.at_most("RSS grown by", grown, FLAT_MIB, "MiB")
 
 
 async def _sent(stand: Stand) -> float:

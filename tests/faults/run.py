@@ -14,6 +14,10 @@ from tests.faults.load import Mix
 from tests.faults.stand import Stand
 from tests.integration.programs import RealProxy
 
+# Memory that is flat: two workers take 7 MiB each within their first minutes under load (users, heads, buffers) and
+# then no more, however long; the soak looks at slopes.
+FLAT_MIB = 14.0
+
 
 @dataclass(frozen=True)
 class Scale:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from tests.faults.ledger import Row, between, failures, only, repeated, short
-from tests.faults.run import Fault, Run
+from tests.faults.run import FLAT_MIB, Fault, Run
 from tests.faults.stand import Blackhole, Stand, rss_mib
 from tests.integration.programs import until
 
@@ -134,7 +134,7 @@ async def slow_canary(run: Run) -> None:
         run.losses(canary, began, ended + 3, only("503"), "canary: other than 503")
         check.at_most("pending of the canary", pending, 2 * (10 + 5))
         check.at_least("503 of the canary", sum(row.what == "503" for row in canary), 1)
-        check.at_most("RSS grown by", grown, 6, "MiB")
+        check.at_most("RSS grown by", grown, FLAT_MIB, "MiB")
 
 
 async def blackhole(run: Run) -> None:

@@ -62,7 +62,7 @@ async def _leave_and_return(
     async with asyncio.timeout(60):
         status = await process.wait()
     check.exactly("exit status", status)
-    check.at_most("left after", time.monotonic() - told, duck_s + drain_s + 1, "s")
+    check.at_most("left after", time.monotonic() - told, duck_s + drain_s + 3, "s")
     await proxy.stop()
     await proxy.start()
     load.change(ports=[other.port for other in stand.proxies])

@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(shell for python in /usr/bin/python3 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python; done) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check style types arch bench bench-docs faults soak faults-docs docs clean
+.PHONY: help setup demo test check style types arch bench bench-docs faults soak faults-docs fuzz docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ faults: setup ## every fault at full length, an hour; writes tests/faults/result
 
 soak: setup ## F33: hours of load with faults at random, not in CI; HOURS=8
 	$(BIN)/python -m tests.faults.soak --hours $(or $(HOURS),8)
+
+fuzz: setup ## bytes that nobody knows the right answer to, for FOR=600 seconds; SEED=1 repeats a search
+	$(BIN)/python -m tests.wire --mutate $(or $(FOR),600) $(if $(SEED),--seed $(SEED))
 
 faults-docs: setup ## docs/reliability.md from the last results
 	$(BIN)/python -m tests.faults.render

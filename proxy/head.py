@@ -17,6 +17,7 @@ Fault = Callable[[int, str], ProxyError]
 ReadLine = Callable[[bytes], tuple[bytes, bytes, bytes]]
 
 MAX_EMPTY_LINES = 4  # before a request; RFC 9112 section 2.2 asks for one, for clients that end a POST with a CRLF
+_FOLDS = (b" ", b"\t")
 _LINE_MARGIN = METHOD_BYTES + len("  HTTP/1.1\r\n")  # of a request line, beside its target
 _VERSION_START = b"HTTP/1."
 _SHOWN_BYTES = 40  # of a peer's bytes in a message
@@ -115,6 +116,9 @@ def _check_beginning(buf: bytes, start: int, scanned: int, read_start_line: Read
     """Look for faults in the new bytes of an incomplete head, and in the lines that they complete."""
     new = max(start, scanned - 1)  # the last byte seen may have been a CR
     _check_stray(buf, new, fault)
+    last = buf.rfind(b"\r\n", max(start, scanned - 2))
+    if last >= 0 and buf[last + 2 : last + 3] in _FOLDS:
+        raise fault(400, f"expected a field name, got a folded line {show(buf[last + 2 :])}")
     end = buf.rfind(b"\r\n", new)
     if end < 0:
         return

@@ -48,9 +48,9 @@ class Downstream(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_buffered", "_eof", "_first_byte", "_holds", "_is_unmarked", "_left", "_linger_end", "_lingering", "_pending",
-        "_preface", "_running", "_scanned", "_transport", "deadline", "guard", "is_full", "is_last", "is_secure",
-        "is_trusted", "peer", "peer_bytes", "relay", "server", "unsafe_seen",
+        "_buffered", "_eof", "_first_byte", "_holds", "_is_due", "_is_unmarked", "_left", "_linger_end", "_lingering",
+        "_pending", "_preface", "_running", "_scanned", "_transport", "deadline", "guard", "is_full", "is_last",
+        "is_secure", "is_trusted", "peer", "peer_bytes", "relay", "server", "unsafe_seen",
     )  # fmt: skip
 
     def __init__(self, server: Server, preface: Preface | None = None) -> None:
@@ -76,6 +76,7 @@ class Downstream(asyncio.BufferedProtocol):
         self._linger_end = 0.0
         self._eof = False
         self._is_unmarked = False
+        self._is_due = False
         self._running = False
         self.unsafe_seen = False
 
@@ -126,6 +127,9 @@ class Downstream(asyncio.BufferedProtocol):
         relay = self.relay
         if relay is None:
             if self._pending:
+                if self._is_due:
+                    self._pipelined(data)
+                    return
                 self._pending += data
             else:
                 self._pending = data
@@ -149,7 +153,7 @@ class Downstream(asyncio.BufferedProtocol):
         if self._lingering or self.is_idle:
             return False
         if self.relay is None:
-            if not self.is_full:  # else whole requests may wait
+            if not self.is_full and not self._is_due:  # else whole requests may wait
                 self._refuse(DownstreamError(400, "closed within a request head"))
         elif self.relay.exchange.request_open:
             self.relay.request_cut()
@@ -183,7 +187,7 @@ class Downstream(asyncio.BufferedProtocol):
             self.relay.downstream_drained()
         elif self._lingering:
             self._wait_for_end()
-        elif self._pending:
+        elif self._pending and not self._is_due:
             self._next()
 
     # --- requests
@@ -339,6 +343,18 @@ class Downstream(asyncio.BufferedProtocol):
             return
         self.deadline = self.server.now + self.server.keep_alive_s
         if self._pending and not self._running:
+            self._is_due = True
+            loop = self.server.loop
+            loop.call_soon(loop.call_soon, self._go_on)
+
+    def _go_on(self) -> None:
+        """Begin what waits behind the exchange that has ended.
+
+        That is done after the loop has looked at all connections again, so that surplus bytes behind the last answer
+        are found while its connection is idle, and are not taken for the next answer (contract item 13).
+        """
+        self._is_due = False
+        if self._transport is not None and self.relay is None and not self._lingering:
             self._next()
 
     def _next(self) -> None:

@@ -43,6 +43,7 @@ class Relay:
     endpoint: Endpoint | None = None
     endpoint_text = ""
     _body: BodyReader | None = None
+    _continued = False
     _copy: Copy | None = None
     _fresh_id = b""
     _held = b""
@@ -304,8 +305,10 @@ class Relay:
     # --- response
 
     def interim(self, response: Response) -> None:
-        """A 1xx other than 101; HTTP/1.0 clients never see one."""
-        if self.request.http11 and (response.status != 100 or self.request.expect_continue):
+        """A 1xx other than 101. HTTP/1.0 clients never see one, and a 100 only who waits for one, once."""
+        request = self.request
+        if request.http11 and (response.status != 100 or (request.expect_continue and not self._continued)):
+            self._continued = self._continued or response.status == 100
             head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason, passed_on(response.fields))
             self._client.write(head)
 

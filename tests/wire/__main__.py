@@ -45,7 +45,7 @@ def _search(file: CaseFile, given: argparse.Namespace) -> int:
     else:
         seed = random.randrange(1 << 32) if given.seed is None else given.seed
         print(f"seed {seed}", flush=True)
-        findings = asyncio.run(run_search(file, given.mutate, seed))
+        findings = asyncio.run(run_search(file, given.mutate, seed, is_told=True))
     for line in findings.lines():
         print(line)
     return 1 if findings.found else 0

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tests.wire import oracle
 from tests.wire.case import Case, Outcome
@@ -41,9 +42,19 @@ class Attack:
         """Other bytes in its place."""
         return Attack((data,))
 
-    def __str__(self) -> str:
-        """As a case's send list."""
-        return json.dumps([segment.decode("latin-1") for segment in self.segments])
+    def fields(self) -> dict[str, Any]:
+        """As a case has it: the client may get less than a strict reader finds in its bytes, never more."""
+        reader = ClientRequestReader()
+        reader.feed(self.data)
+        complete = sum(message.complete for message in reader.messages)
+        send: list[object] = [segment.decode("latin-1") for segment in self.segments]
+        outcome = {
+            "status": [200, 204, 400, 405, 414, 417, 431, 501, 505, 0],
+            "responses": {"min": 0, "max": len(reader.messages) + 1},
+            "connection": "close",
+            "upstream_sees": {"min": 0, "max": complete},
+        }
+        return {"send": [*send, {"do": "shut_wr"}], "expect": [outcome]}
 
 
 async def attack(stand: Stand, given: Attack) -> list[str]:

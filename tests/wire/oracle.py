@@ -172,23 +172,31 @@ def _accounts(evidence: Evidence) -> list[str]:
     Attempts that got as far as the service are those, and the retries, without those that did not connect. A request
     whose client left, or broke its body, before the connection was made cannot be told from one that left later, and
     one that went into a connection which the service had just ended was never read: only for those the comparison is
-    with two bounds.
+    with two bounds. Each attempt ends in the head of an answer, in a failure, or by its client's fault.
     """
     delta = evidence.delta
     sent = delta("cohort_requests_total") - delta("cohort_requests_total", source="mirror")
     sent += delta("cohort_retries_total")
-    sent -= delta("cohort_upstream_failures_total", kind="connect")
-    unsure = delta("cohort_requests_total", code="499") + delta("cohort_downstream_rejected_total", cause="body")
-    unsure += delta("cohort_retries_total") + delta("cohort_upstream_failures_total", kind="reset")
+    for kind in ("connect", "overflow"):
+        sent -= delta("cohort_upstream_failures_total", kind=kind)
+    left = delta("cohort_requests_total", code="499") + delta("cohort_downstream_rejected_total", cause="body")
+    unsure = left + delta("cohort_retries_total") + delta("cohort_upstream_failures_total", kind="reset")
     calls = [call for call in evidence.calls if not call.service.gets_copies]
     heads = len([message for call in calls for message in call.reader.messages[call.first :]])
     relayed = delta("cohort_upstream_duration_seconds_count")
+    failed = delta("cohort_upstream_failures_total") + delta("cohort_retries_total")
+    left += delta("cohort_downstream_rejected_total", cause="timeout")
     found = []
     if not sent - unsure <= heads <= sent:
         found.append(f"I1: services read {heads} requests, the proxy counted {sent} (of these {unsure} maybe not sent)")
     written = sum(len([m for m in call.answers.finals if m.begin >= call.written_from]) for call in calls)
     if relayed > written:
         found.append(f"I1: the proxy counted {relayed} response heads, services wrote {written}")
+    if sent > relayed + failed + left:
+        found.append(f"I1: of {sent} requests {relayed} were answered, {failed} failed and {left} clients left")
+    copied = len([message for call in evidence.calls if call.service.gets_copies for message in call.requests])
+    if copied > heads:
+        found.append(f"I1: {copied} copies of {heads} requests")
     return found
 
 

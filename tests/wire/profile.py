@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.wire import secure
-from tests.wire.case import Case
+from tests.wire.case import Case, Step
 
 COOKIE = "cohort"
 WEIGHTS = {"split": 3_000, "sticky": 1_000}  # of the canary, basis points; 0 elsewhere
 HOSTS = {"hosts": b"a.test"}  # a Host that reaches a service, where not any does
 DOUBLED = "retry"  # the profile of two endpoints a version
+# What a case calls a service of its profile, where that is not the name of its arm.
+_ALIASES = {("hosts", "b"): "canary"}
 SLOW_PATIENCE = 2  # times the silence of a service whose answer must be waited for
 _CANARY_HEADER = [{"headers": [{"name": "X-Canary", "value": "always"}]}]
 _ROUTES: dict[str, list[dict[str, Any]]] = {
@@ -111,3 +113,8 @@ def response_head_ms(case: Case, limits: Mapping[str, int]) -> int:
     own = limits.get("upstream_response_ms", 1_000)
     takes_timeout = any(504 in (*outcome.status, *sum(outcome.then, ())) for outcome in case.expect)
     return own if case.silence_ms < own or takes_timeout else case.silence_ms * SLOW_PATIENCE
+
+
+def endpoints(case: Case) -> dict[str, str | tuple[Step, ...]]:
+    """States and scripts of single services, by the names that `stand.Stand.services` has."""
+    return {_ALIASES.get((case.profile, name), name): state for name, state in case.endpoints.items()}

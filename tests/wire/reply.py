@@ -8,9 +8,9 @@ part of it, and no field that the service did not write.
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tests.wire import oracle
 from tests.wire.attack import CASE, settle
@@ -50,11 +50,28 @@ class Reply:
         """Another answer in its place."""
         return replace(self, segments=(data,))
 
-    def __str__(self) -> str:
-        """As a case's send and up lists."""
+    def fields(self) -> dict[str, Any]:
+        """As a case has it: the client may get the service's own answer, or an error of the proxy's."""
         up: list[object] = [segment.decode("latin-1") for segment in self.segments]
-        up += [{"do": self.end}] if self.end else []
-        return f"{json.dumps([self.request.decode('latin-1')])}, up: {json.dumps(up)}"
+        said = self.said()
+        outcome = {"status": sorted({502, 504, *([said.status] if said else [])}), "connection": "any"}
+        return {
+            "send": [self.request.decode("latin-1")],
+            "up": up + ([{"do": self.end}] if self.end else []),
+            "expect": [outcome, {**outcome, "note": "incomplete"}],
+        }
+
+    def said(self) -> Message | None:
+        """The answer that a strict reader finds."""
+        return next(iter(self.read().finals), None)
+
+    def read(self) -> ResponseReader:
+        """What is written, as a strict reader has it."""
+        reader = ResponseReader(exact=False, versions=BOTH)
+        reader.expect(self.request.partition(b" ")[0])
+        reader.feed(self.data)
+        reader.end(self.end == "rst")
+        return reader
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -103,15 +120,12 @@ async def reply(stand: Stand, given: Reply) -> list[str]:
 
 def differences(given: Reply, finals: list[Message]) -> list[str]:
     """Where the client got something else than what a strict reader finds in what the service wrote."""
-    reader = ResponseReader(exact=False, versions=BOTH)
-    reader.expect(given.request.partition(b" ")[0])
-    reader.feed(given.data)
-    reader.end(given.end == "rst")
+    reader, said = given.read(), given.said()
     if len(finals) > 1:
         return [f"number: {len(finals)} answers to one request"]
     if not finals or (finals[0].status in (502, 504) and finals[0].all(b"x-request-id")):
         return []  # nothing, or an error of the proxy's own
-    got, said = finals[0], reader.finals[0] if reader.finals else None
+    got = finals[0]
     if said is None or got.status != said.status:
         return [f"status: the client got {got.status}, the service said {said and said.status}: {reader.fault}"]
     found = []

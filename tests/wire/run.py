@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from tests.wire import notes, oracle
+from tests.wire import profile as profiles
 from tests.wire.case import Case, Outcome
 from tests.wire.client import Client
 from tests.wire.fill import Filler, FillError
@@ -127,7 +128,9 @@ class Run:
         tasks: list[asyncio.Task[None]] = []
         try:
             for _ in range(case.conns):
-                self.clients.append(await Client.connect(port, self._changed, versions, tls))
+                client = await Client.connect(port, self._changed, versions, tls)
+                client.is_raw = case.raw_tcp
+                self.clients.append(client)
             tasks = [asyncio.create_task(client.run(send)) for client in self.clients]
             faults = await self._until_outcome(outcomes)
             follow = [] if faults else await self._follow_up(outcomes)
@@ -136,7 +139,8 @@ class Run:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            result.faults += [f"harness: {end!r}" for end in ends if isinstance(end, Exception)]
             for client in self.clients:
                 await client.close()
         await self._settle()
@@ -156,9 +160,9 @@ class Run:
         result.shown = shown(evidence)
 
     def _begin(self) -> None:
-        case = self.case
+        case, endpoints = self.case, profiles.endpoints(self.case)
         for name, service in self.stand.services.items():
-            steps = case.endpoints.get(name, case.up)
+            steps = endpoints.get(name, None if service.gets_copies else case.up)
             script = None
             if steps is not None and not isinstance(steps, str):
                 script = Script(self.filler.steps(steps), case.up_when)
@@ -233,7 +237,7 @@ class Run:
 @contextlib.asynccontextmanager
 async def _endpoints(stand: Stand, case: Case, filler: Filler) -> AsyncIterator[None]:
     """Give endpoints the states that a case wants, by another plan, and undo it."""
-    states = {name: state for name, state in case.endpoints.items() if isinstance(state, str)}
+    states = {name: state for name, state in profiles.endpoints(case).items() if isinstance(state, str)}
     if not states:
         yield
         return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +21,8 @@ from tests.wire.stand import Stand, stand
 LANES = 2  # a lane keeps half a processor busy, and its proxy another
 BATCH = 50  # attacks between two looks at memory
 FINDINGS = 10  # then a search has said enough
+WHY_CHARS = 200
+PROGRESS_S = 10.0
 
 
 @dataclass
@@ -29,10 +33,26 @@ class Findings:
     found: list[tuple[Given, list[str]]] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
-        """One line each, then the numbers."""
+        """One line each, the same as cases in the format of the files, then the numbers."""
         for given, faults in self.found:
-            yield f"FAIL {'; '.join(faults)} | send: {given}"
+            yield f"FAIL {'; '.join(faults)} | {given.segments!r}"
+        for given, faults in self.found:
+            yield as_case(given, faults)
         yield f"{self.tried - len(self.found)} passed, {len(self.found)} failed"
+
+
+def as_case(given: Given, faults: Sequence[str]) -> str:
+    """A finding as a line for a file of cases. JSON is YAML."""
+    fields = given.fields()
+    mark = hashlib.blake2b(given.data, digest_size=4).hexdigest()
+    head = {
+        "id": f"FZ-{mark}",
+        "class": "fuzz",
+        "sev": "must",
+        "why": "; ".join(faults)[:WHY_CHARS],
+        "source": "search",
+    }
+    return f"- {json.dumps({**head, **fields})}"
 
 
 async def run_permutations(limits: Mapping[str, int]) -> Findings:
@@ -40,21 +60,34 @@ async def run_permutations(limits: Mapping[str, int]) -> Findings:
     return await _run(permutations(), limits, float("inf"))
 
 
-async def run_search(file: CaseFile, seconds: float, seed: int) -> Findings:
-    """Mutations for so many seconds; the same seed makes the same attacks in the same order."""
+async def run_search(file: CaseFile, seconds: float, seed: int, is_told: bool = False) -> Findings:
+    """Mutations for so many seconds; the same seed makes the same attacks in the same order.
+
+    Args:
+        is_told: Print how far it is, every `PROGRESS_S`.
+    """
     rng = random.Random(seed)
     of_clients, of_services = attacks(rng, seeds(file.cases)), replies(rng, answers(file.cases))
     both = (given for pair in zip(of_clients, of_services, strict=False) for given in pair)
-    return await _run(both, file.limits, seconds)
+    return await _run(both, file.limits, seconds, is_told)
 
 
-async def _run(given: Iterable[Given], limits: Mapping[str, int], seconds: float) -> Findings:
+async def _run(given: Iterable[Given], limits: Mapping[str, int], seconds: float, is_told: bool = False) -> Findings:
     findings = Findings()
     source = iter(given)
+    progress = asyncio.create_task(_progress(findings)) if is_told else None
     async with asyncio.TaskGroup() as tasks:
         for _ in range(LANES):
             tasks.create_task(_lane(source, limits, seconds, findings))
+    if progress is not None:
+        progress.cancel()
     return findings
+
+
+async def _progress(findings: Findings) -> None:
+    while True:
+        await asyncio.sleep(PROGRESS_S)
+        print(f"{findings.tried} tried, {len(findings.found)} found", flush=True)
 
 
 async def _lane(source: Iterator[Given], limits: Mapping[str, int], seconds: float, findings: Findings) -> None:

@@ -19,6 +19,7 @@ QUOTED = VALUE - frozenset(b'"\\')  # RFC 9110 section 5.6.4
 HOST = LETTERS | DIGITS | frozenset(b"-._~!$&'()*+,;=%")  # RFC 3986 section 3.2.2, reg-name
 TARGET = VISIBLE - frozenset(b"#")
 LONGEST_HEAD = 1 << 20  # no proxy writes such a head; a stream without an end must not fill memory
+LENGTH_DIGITS = 19  # of 63 bits; who takes more takes it for another number
 BODYLESS = (204, 304)
 NO_TRAILERS = frozenset((b"content-length", b"transfer-encoding", b"host", b"trailer", b"te", b"connection"))
 
@@ -133,8 +134,8 @@ class Reader:
         for line in (start_line, *lines):
             _check_lines(line, "head")
         message = Message(self.at, end + 4, start_line, [read_field(line) for line in lines])
-        self.at = end + 4
         self._start(message)
+        self.at = end + 4
         self.messages.append(message)
         return self._frame(message)
 
@@ -162,7 +163,9 @@ class Reader:
         elif lengths:
             if not lengths[0] or not set(lengths[0]) <= DIGITS:
                 raise Fault(f"Content-Length: {lengths[0]!r}")
-            self._left = int(lengths[0])
+            if len(lengths[0].lstrip(b"0")) > LENGTH_DIGITS:
+                raise Fault(f"Content-Length: {lengths[0][:40]!r}")
+            self._left = int(lengths[0].lstrip(b"0") or b"0")
             message.framing = "length"
 
     def _read_body(self, message: Message) -> bool:

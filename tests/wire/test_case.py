@@ -26,6 +26,15 @@ def test_own_file_is_read() -> None:
     assert file.limits["header_block_bytes"] == 32_768
 
 
+@pytest.mark.parametrize(("name", "count"), [("more.yaml", 300), ("variants.yaml", 300)])
+def test_further_cases_are_read(name: str, count: int) -> None:
+    """Ours beside those that were given, with the same limits and no id twice."""
+    given, more = load(CASES), load(CASES.with_name(name))
+    assert more.limits == given.limits
+    assert len({case.id for case in more.cases}) >= count
+    assert not {case.id for case in more.cases} & {case.id for case in given.cases}
+
+
 def test_steps_are_those_of_the_head_of_the_file(tmp_path: Path) -> None:
     """Each form once; split belongs to the string behind it."""
     steps = r"""["a\xff", {pause_ms: 5}, {wait: response}, {wait: 100}, {rep: "x", n: 3}, {split: 2}, "abc",

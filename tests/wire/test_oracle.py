@@ -59,11 +59,13 @@ async def test_clean_exchange_breaks_nothing() -> None:
     [
         ({}, {}, "read 1 requests, the proxy counted 0"),
         ({}, {("cohort_requests_total", frozenset({("code", "200")})): 2.0}, "read 1 requests, the proxy counted 2"),
-        ({}, COUNTED | {("cohort_retries_total", frozenset({("arm", "x")})): 1.0}, ""),
-        (COUNTED, {("cohort_requests_total", frozenset({("code", "200")})): 2.0}, ""),
+        ({}, COUNTED, "of 1 requests 0 were answered, 0 failed and 0 clients left"),
+        ({}, COUNTED | {("cohort_upstream_failures_total", frozenset({("kind", "timeout")})): 1.0}, ""),
+        ({}, COUNTED | RELAYED | {("cohort_retries_total", frozenset({("arm", "x")})): 1.0}, ""),
+        (COUNTED, RELAYED | {("cohort_requests_total", frozenset({("code", "200")})): 2.0}, ""),
         ({}, {("cohort_requests_total", frozenset({("code", "499")})): 2.0}, ""),
     ],
-    ids=["not counted", "counted twice", "retry", "before", "client gone"],
+    ids=["not counted", "counted twice", "not accounted for", "failed", "retry", "before", "client gone"],
 )
 async def test_counts_must_agree(before: Samples, after: Samples, text: str) -> None:
     """I1; a request whose client left may not have been sent, one that was repeated may not have been read."""
@@ -72,6 +74,21 @@ async def test_counts_must_agree(before: Samples, after: Samples, text: str) -> 
         evidence.before, evidence.after = before, after
         found = [fault for fault in oracle.violations(evidence) if fault.startswith("I1")]
         assert (text in found[0]) if text else not found
+
+
+async def test_a_copy_is_nobodys_answer_but_must_be_clean() -> None:
+    """I1 and I2 for mirrors: at most one copy of each request, and a clean one."""
+    async with wire() as (client, _, evidence), wire() as (other, mirror, _):
+        await said(client, GET)
+        await said(other, GET)
+        mirror.gets_copies = True
+        evidence.services = [*evidence.services, mirror]
+        assert oracle.violations(evidence) == []
+        mirror.calls[0].reader.messages *= 2
+        assert "I1: 2 copies of 1 requests" in oracle.violations(evidence)
+        await other.link.write(b"GET /x HTTP/1.1\r\nHost: t\r\nX : y\r\n\r\n")
+        await asyncio.sleep(0.02)
+        assert any(fault.startswith("I2: upstream of stable: field line") for fault in oracle.violations(evidence))
 
 
 @pytest.mark.parametrize(

@@ -831,3 +831,68 @@ async def test_a_slow_reader_of_many_answers_is_let_be() -> None:
             got += len(data)
         assert got > 300 * 60_000
         writer.close()
+
+
+async def test_requests_that_wait_begin_after_a_look_at_the_connection_just_used() -> None:
+    """Contract item 13: surplus right behind an answer is found before the next pipelined request is sent."""
+
+    def silent_at_last(running: Service) -> Handler:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            is_first = running.connections == 1
+            while True:
+                await running.read_head(reader)
+                if not is_first or len(running.heads) == 1:
+                    writer.write(REPLY)
+
+        return serve
+
+    async with service(silent_at_last) as (backend, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        writer.write(GET)
+        await answer(reader)
+        writer.write(GET + GET)
+        await until(lambda: len(backend.heads) == 2)
+        (upstream,) = proxy.server.upstreams
+        for data in (REPLY, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nEVIL!"):
+            proxy.server.read_buffer[: len(data)] = data
+            upstream.buffer_updated(len(data))
+            assert upstream.relay is None
+        for _ in range(2):
+            assert (await answer(reader)).endswith(b"\r\n\r\nok")
+        writer.close()
+        assert backend.connections == 2
+
+
+async def test_a_client_that_closes_its_side_while_requests_wait_gets_all_answers() -> None:
+    """RFC 9112 section 9.6: what was sent completely is answered, also between two of them."""
+    async with service(replies(REPLY)) as (_, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        for _ in range(20):
+            reader, writer = await proxy.open()
+            writer.write(GET * 5)
+            writer.write_eof()
+            got = await asyncio.wait_for(reader.read(), 5)
+            assert got.count(b"HTTP/1.1 200 OK") == 5
+            writer.close()
+
+
+async def test_a_waiting_client_gets_one_100_however_many_the_service_sends() -> None:
+    """RFC 9110 section 15.2.1: who waits for 100 waits for one."""
+    go_on = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+    async def many(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(go_on * 3)
+        await reader.readexactly(2)
+        writer.write(REPLY)
+        await reader.read()
+
+    async with service(scripted(many)) as (_, port), Proxy({}) as proxy:  # type: ignore[arg-type]  # ignores its service
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        writer.write(b"POST /a HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        assert await reader.readexactly(len(go_on)) == go_on
+        writer.write(b"hi")
+        assert (await answer(reader)).startswith(b"HTTP/1.1 200 ")
+        writer.close()

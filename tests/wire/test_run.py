@@ -1,0 +1,146 @@
+"""The probes behind each case and each class, and the watch, see what they are there for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.wire import oracle, run
+from tests.wire.service import Service
+from tests.wire.stand import Samples, Stand
+from tests.wire.watch import Watch
+
+ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+def stand_of(port: int, **more: Any) -> Stand:
+    """As much of a stand as a probe asks for."""
+    return cast("Stand", SimpleNamespace(port=port, host=b"t", services={}, **more))
+
+
+@contextlib.asynccontextmanager
+async def shifted() -> AsyncIterator[int]:
+    """A proxy whose queue of answers is one behind: everybody gets what the one before asked for."""
+    last = b"/nobody"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal last
+        head = await reader.readuntil(b"\r\n\r\n")
+        before, last = last, head.split(b" ")[1]
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(before), before))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_victims_that_get_their_own_answers_find_nothing() -> None:
+    """What the next two differ from."""
+    service = Service("stable")
+    try:
+        assert await run.probe(stand_of(service.port)) == []
+    finally:
+        await service.close()
+
+
+async def test_a_shifted_queue_of_answers_is_seen() -> None:
+    """I4: the nonce in the answer is another's."""
+    async with shifted() as port:
+        found = await run.probe(stand_of(port))
+    assert len(found) == run.VICTIMS
+    assert all(fault.startswith("I4: a victim got 200 with ") for fault in found)
+
+
+async def test_a_victim_that_waits_or_is_refused_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I4: within a second."""
+    monkeypatch.setattr(run, "VICTIM_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        found = await run.probe(stand_of(port))
+    assert found == ["I4: a victim got no answer within 0.05 s"] * run.VICTIMS
+    found = await run.probe(stand_of(port))
+    assert all("no connection" in fault for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("clients", "pending", "descriptors", "text"),
+    [
+        (1, 0, 10, ""),
+        (2, 0, 10, "leak: 1 client connections"),
+        (1, 3, 10, "leak: 3 requests pending"),
+        (1, 0, 11, "leak: 1 descriptors"),
+    ],
+)
+async def test_what_a_class_leaves_behind_is_seen(
+    monkeypatch: pytest.MonkeyPatch, clients: int, pending: int, descriptors: int, text: str
+) -> None:
+    """One connection is the watch's own."""
+    monkeypatch.setattr(run, "LEAK_S", 0.0)
+
+    async def metrics() -> Samples:
+        none: frozenset[tuple[str, str]] = frozenset()
+        return {("cohort_downstream_connections", none): clients, ("cohort_pending_requests", none): pending}
+
+    found = await run.leaks(stand_of(0, metrics=metrics, descriptors=descriptors), 10)
+    assert found == ([text] if text else [])
+
+
+@contextlib.contextmanager
+def answering(pauses: list[float]) -> Iterator[int]:
+    """Something that answers the watch, one time after each of these pauses, then at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    while connection.recv(4096):
+                        time.sleep(pauses.pop(0) if pauses else 0.0)
+                        connection.sendall(ANSWER)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+    thread.join(5)
+
+
+def test_a_loop_that_stands_still_and_memory_that_grows_are_seen() -> None:
+    """I7: more than 100 ms, more than 8 MiB."""
+    with answering([0.0, 0.5]) as port:
+        watch = Watch(port, os.getpid())
+        watch.begin()
+        watch.start()
+        kept = bytearray(os.urandom(1)) * (24 << 20)
+        time.sleep(1.0)
+        blocked_s, growth, trouble = watch.told()
+        watch.stop()
+    assert len(kept) == 24 << 20
+    assert (oracle.blocked(blocked_s), trouble) != ([], "")
+    assert oracle.grown(growth, trouble, is_alive=True)[0].startswith("I7: memory grew")
+
+
+def test_a_proxy_that_does_not_answer_is_seen() -> None:
+    """I7: alive."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    watch = Watch(port, os.getpid())
+    watch.start()
+    time.sleep(0.2)
+    trouble = watch.told()[2]
+    watch.stop()
+    assert oracle.grown(0, trouble, is_alive=True)[0].startswith("I7: the proxy does not answer")
+    assert oracle.grown(0, "", is_alive=False) == ["I7: the proxy or its worker has ended"]

@@ -247,7 +247,7 @@ async def stand(
 
 
 def _free_port() -> int:
-    """A port below those that the system gives to connections by itself: one of these might be taken by the next one."""
+    """A port below those that the system itself gives to connections: one of these might be gone a moment later."""
     while True:
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", random.randrange(10_000, 32_000)))

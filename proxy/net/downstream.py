@@ -199,7 +199,8 @@ class Downstream(asyncio.BufferedProtocol):
         if relay is not None and relay.request.websocket_key:
             if len(self._pending) > limits.buffer_bytes:
                 self._pending = b""
-                relay.request_fault(DownstreamError(400, f"more than {limits.buffer_bytes} bytes before the answer"))
+                error = DownstreamError(400, f"more than {limits.buffer_bytes} bytes before the answer")
+                relay.request_fault(error, "limit")
             return
         if len(self._pending) >= limits.header_block_bytes or self._pending.count(b"\r\n\r\n") >= limits.pipelined:
             self.hold(HOLD_PIPELINE)

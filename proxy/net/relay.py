@@ -470,10 +470,10 @@ class Relay:
         self._account(failed)
         self._client.answer(self.request, status, self.request_id, extra, must_close)
 
-    def request_fault(self, error: ProxyError) -> None:
-        """The client broke the framing of its body, or ended in it."""
+    def request_fault(self, error: ProxyError, cause: str = "body") -> None:
+        """The client broke the framing of its body, ended in it, or sent too much too early."""
         self._client.is_last = True
-        self._server.counters.downstream_rejected("body")
+        self._server.counters.downstream_rejected(cause)
         self._fail(error.status, "")
 
     def request_cut(self) -> None:

@@ -147,7 +147,7 @@ class Tunnel:
         self.exchange.downstream_lost()
         self._leave(failed=False)
 
-    def request_fault(self, error: ProxyError) -> None:
+    def request_fault(self, error: ProxyError, cause: str = "") -> None:
         """Never called: no byte is wrong here."""
         raise error
 

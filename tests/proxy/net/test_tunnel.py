@@ -231,6 +231,20 @@ async def test_too_much_before_the_101_ends_the_connection() -> None:
         assert b"Connection: close\r\n" in got
         await closed.wait()
         assert not any(series(proxy, "upstream_failures").values())
+        assert series(proxy, "rejected") == {("limit",): 1}
+
+
+async def test_interim_answers_may_come_before_the_101() -> None:
+    """RFC 9110 section 15.2."""
+    switching = Switching(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" + SWITCH + HELLO)
+    async with service(switching) as (_, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        writer.write(ASK)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 103 ")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        assert await reader.readexactly(len(HELLO)) == HELLO
+        writer.close()
 
 
 async def test_a_refusal_leaves_http_as_it_was() -> None:

@@ -355,25 +355,31 @@ async def _until_answered(port: int) -> float:
 @contextlib.contextmanager
 def memory_limit(run: Run, limit_bytes: int) -> Iterator[tuple[tuple[str, ...], Path | None]]:
     """A prefix that bounds memory, and the cgroup if there is one: of version 2, else 1, else RLIMIT_DATA."""
-    for root, name in (
-        (Path("/sys/fs/cgroup"), "memory.max"),
-        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
-    ):
-        group = root / f"faults-{os.getpid()}"
+    for root, name in CGROUPS:
+        group = Path(root) / f"faults-{os.getpid()}"
         try:
             group.mkdir()
         except OSError:
             continue
         try:
-            if (group / name).exists():
-                (group / name).write_text(str(limit_bytes))
+            if _bounds(group, name, limit_bytes):
                 run.check.note(f"memory bounded by {group / name}")
                 yield ("sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$0" "$@"'), group
                 return
         finally:
-            group.rmdir()
+            with contextlib.suppress(OSError):  # one of its processes may still be ending
+                group.rmdir()
     run.check.note("no memory cgroup on this machine: RLIMIT_DATA of each process instead")
     yield (find("prlimit", "util-linux"), f"--data={limit_bytes}"), None
+
+
+def _bounds(group: Path, name: str, limit_bytes: int) -> bool:
+    """Whether the group bounds memory and takes processes in: not where it, or its parent, lacks the controller."""
+    if not (group / name).exists():
+        return False
+    (group / name).write_text(str(limit_bytes))
+    tried = subprocess.run(["sh", "-c", f"echo $$ >{group}/cgroup.procs"], capture_output=True)
+    return tried.returncode == 0
 
 
 async def slow_readers(run: Run) -> None:

@@ -65,11 +65,15 @@ def document(name: str, run: Run, seconds: float) -> dict[str, Any]:
     return {"what": fault.what, "required": fault.required, "seconds": round(seconds, 1)} | run.check.document()
 
 
-def _save(found: dict[str, Any], scale: Scale) -> None:
+def _about(scale: Scale) -> dict[str, Any]:
+    """What holds for all of one command, taken before its first result changes the tree."""
+    return {"date": now(), "commit": commit(), "machine": machine(), "rate": scale.rate}
+
+
+def _save(found: dict[str, Any], about: dict[str, Any]) -> None:
     """Into the result file, in place of what was there for these faults."""
     path = RESULTS / "faults.json"
     kept = json.loads(path.read_text())["faults"] if path.exists() else {}
-    about = {"date": now(), "commit": commit(), "machine": machine(), "rate": scale.rate}
     entries = {name: entry | about for name, entry in found.items()}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"faults": dict(sorted((kept | entries).items()))}, indent=1) + "\n")
@@ -94,12 +98,13 @@ def main() -> int:
     """The command."""
     options, passed = _options(), 0
     scale, names = Scale(options.short), options.ids or list(FAULTS)
+    about = _about(scale)
 
     def done(name: str, run: Run, seconds: float) -> None:
         nonlocal passed
         passed += run.check.holds
         if options.save:
-            _save({name: document(name, run, seconds)}, scale)
+            _save({name: document(name, run, seconds)}, about)
         if options.json:
             print(json.dumps({"id": name, "line": line(name, run)} | document(name, run, seconds)), flush=True)
             return

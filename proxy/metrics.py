@@ -49,6 +49,7 @@ class Snapshot:
         credentials_refused: How often changed certificates and keys were refused since the start.
         trips: How often the breaker has aborted since the start, by arm.
         expiries: Unix seconds at which each certificate file's own certificate ends.
+        reloads: Reloads so far, by how they ended.
     """
 
     stats: Stats
@@ -60,6 +61,7 @@ class Snapshot:
     found: Found = Found({}, {}, {}, {})
     trips: Mapping[str, int] = field(default_factory=dict)
     expiries: Mapping[str, float] = field(default_factory=dict)
+    reloads: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rollout(self) -> str:
@@ -250,6 +252,12 @@ def _proxy(snapshot: Snapshot) -> Iterator[Metric]:
     for file, not_after_s in snapshot.expiries.items():
         expiry.add_metric([file], not_after_s)
     yield expiry
+    reloads = CounterMetricFamily(
+        "cohort_reloads", "Reloads of settings and programs, by how they ended.", labels=["result"]
+    )
+    for result, count in snapshot.reloads.items():
+        reloads.add_metric([result], count)
+    yield reloads
     yield CounterMetricFamily(
         "cohort_credentials_refused",
         "Times that changed files of certificates or keys were refused; those in use stayed.",

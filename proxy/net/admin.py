@@ -39,7 +39,7 @@ class LogLevel(Document):
 
 
 class Drain(Document):
-    """A request to leave."""
+    """A request to leave, or to reload."""
 
     by: Who | None = None
 
@@ -122,6 +122,7 @@ def admin_app(supervisor: Supervisor, rules: AccessRules, admit: Callable[[web.R
             web.get("/config", api.get_config),
             web.post("/abort", api.abort),
             web.post("/drain", api.drain),
+            web.post("/reload", api.reload),
             web.post("/log-level", api.set_log_level),
         ]
     )
@@ -227,6 +228,12 @@ class _Admin:
         log.info("asked to leave by %r", by or "somebody")
         self._supervisor.leave()
         return _json({"draining": True}, 202)
+
+    async def reload(self, request: web.Request) -> web.Response:
+        by = parse(Drain, await request.read() or b"{}").by
+        log.info("asked to reload by %r", by or "somebody")
+        self._supervisor.reload.ask()
+        return _json({"reloading": True, "reloads": self._supervisor.reload.counts}, 202)
 
     async def set_log_level(self, request: web.Request) -> web.Response:
         level = parse(LogLevel, await request.read()).level

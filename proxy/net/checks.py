@@ -134,6 +134,7 @@ class Checks:
         self._changed = changed
         self._now, self._chance = now, chance
         self._watches: dict[Target, _Watch] = {}
+        self._remembered: dict[Place, Health] = {}
         self._due: list[tuple[float, int, _Watch]] = []
         self._numbers = itertools.count()
         self._woken = asyncio.Event()
@@ -149,10 +150,15 @@ class Checks:
         watch = self._watches.get(target)
         return watch.health if watch else Health()
 
+    def remember(self, unhealthy: Iterable[Place]) -> None:
+        """Take over verdicts of another watcher."""
+        self._remembered = {place: Health(is_healthy=False, error="not checked again yet") for place in unhealthy}
+
     def follow(self, targets: Iterable[Target]) -> None:
         """Check these from now on, and no others any more. Another check of one endpoint takes its verdict over."""
         wanted = dict.fromkeys(targets)
-        before = {target.place: watch.health for target, watch in self._watches.items()}
+        before = self._remembered | {target.place: watch.health for target, watch in self._watches.items()}
+        self._remembered = {}
         for target in self._watches.keys() - wanted:
             self._watches.pop(target).is_over = True
         for target in wanted:

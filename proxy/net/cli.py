@@ -23,7 +23,8 @@ def command(config: Path | None, check: Path | None) -> None:
 
     The plan comes from planFile in the settings, which is watched, or by PUT /plan on the admin API. Without one the
     proxy runs, is not ready, and answers 503. A plan that is refused changes nothing: the last good one stays.
-    SIGTERM drains: what is under way finishes, then the proxy exits with 0.
+    SIGTERM drains: what is under way finishes, then the proxy exits with 0. SIGHUP reloads the settings and the program
+    without a lost connection, so it is also the way to upgrade; settings that are refused change nothing.
 
     \b
     Examples:
@@ -46,11 +47,12 @@ def _check(path: Path) -> int:
     from proxy.config import ProxySettings
     from proxy.document import DocumentError, validate
     from proxy.net.credentials import read
+    from proxy.net.start import read_document
     from proxy.plan import Plan
 
     models: dict[str, type[Any]] = {"Plan": Plan, "ProxySettings": ProxySettings}
     try:
-        value = _load(path)
+        value = read_document(path)
         kind = value.get("kind", _likely_kind(value)) if isinstance(value, dict) else "Plan"
         if not isinstance(kind, str) or kind not in models:
             return _refuse(path, [f"kind: expected Plan or ProxySettings, got {kind!r}"])
@@ -67,64 +69,33 @@ def _likely_kind(value: dict[str, Any]) -> str:
     return "Plan" if value.keys() & {"rollout", "generation", "arms"} else "ProxySettings"
 
 
-def _load(path: Path) -> Any:
-    from proxy.document import MAX_DOCUMENT_BYTES, DocumentError, Fault, load
-    from proxy.net.files import read_bounded
-
-    try:
-        return load(read_bounded(path, MAX_DOCUMENT_BYTES))
-    except OSError as error:
-        raise DocumentError([Fault("", f"cannot be read: {error.strerror or error}")]) from None
-
-
 def _run(path: Path) -> int:
-    from proxy.config import ProxySettings
-    from proxy.document import DocumentError, validate
-    from proxy.keys import KeyFileError
-    from proxy.net.credentials import read
-    from proxy.net.keyfiles import load_keys
+    from proxy.document import DocumentError
+    from proxy.net import handover, rehearsal
     from proxy.net.sockets import ListenError
+    from proxy.net.start import read_start
     from proxy.net.statedir import StateDirError
     from proxy.net.supervisor import Supervisor
 
+    if rehearsal.is_asked():
+        return rehearsal.perform(path, read_start)
+    inherited = handover.take()
     base = path.absolute().parent
     try:
-        settings = validate(ProxySettings, _load(path))
-        read(settings, base)
-        load_keys(base / settings.keys_dir)  # made here if they are missing, before workers race for them
-        token = _token(base, settings)
+        start = read_start(path) if inherited is None else inherited.start()
     except DocumentError as error:
         return _refuse(path, [str(fault) for fault in error.faults])
-    except (KeyFileError, OSError) as error:
-        return _refuse(path, [f"keysDir: {error}"])
 
     async def main() -> None:
-        await Supervisor(settings, base, token).run()
+        await Supervisor(start, base, inherited).run()
 
     try:
         asyncio.run(main())
     except (ListenError, StateDirError) as error:
         return _refuse(path, [str(error)])
     except DocumentError as error:
-        return _refuse(base / str(settings.plan_file), [str(fault) for fault in error.faults])
+        return _refuse(base / str(start.settings.plan_file), [str(fault) for fault in error.faults])
     return 0
-
-
-def _token(base: Path, settings: Any) -> str | None:
-    from proxy.document import DocumentError, Fault
-
-    name = settings.admin.token_file
-    if name is None:
-        return None
-    try:
-        token: str = (base / name).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DocumentError([Fault("admin.tokenFile", f"{base / name} cannot be read: {error}")]) from None
-    if len(token) < 16 or not token.isascii() or not token.isprintable():
-        raise DocumentError(
-            [Fault("admin.tokenFile", f"{base / name}: expected at least 16 printable ASCII characters")]
-        )
-    return token
 
 
 def _refuse(path: Path, faults: list[str]) -> int:

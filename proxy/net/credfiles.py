@@ -31,19 +31,21 @@ class CredentialFiles:
 
     Args:
         base: The directory that relative paths start from.
+        known: What was read from them just before; they are looked at again soon.
 
     Raises:
         DocumentError: One of them cannot be used.
     """
 
-    def __init__(self, settings: ProxySettings, base: Path) -> None:
+    def __init__(self, settings: ProxySettings, base: Path, known: Credentials | None = None) -> None:
         self.refused = 0
         self._settings = settings
         self._base = base
         self._paths = credentials.paths(settings, base)
         self._told_s = 0.0
-        self._done = self._last = self._signatures()
-        self.current = credentials.read(settings, base)
+        self._last = self._signatures()
+        self._done = self._last if known is None else []
+        self.current = credentials.read(settings, base) if known is None else known
         self._context: tuple[Credentials, ssl.SSLContext] | None = None
 
     def upstream_context(self) -> ssl.SSLContext:

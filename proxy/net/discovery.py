@@ -74,6 +74,7 @@ class Discovery:
         self._checks = Checks(probe, self._has_news.set, now, chance)
         self._now, self._chance = now, chance
         self._names: dict[str, _Name] = {}
+        self._remembered: dict[str, Known] = {}
         self._plans: list[Plan] = []
         self._failures: dict[tuple[str, str], int] = {}
         self._told = _document({}, [])  # what a worker takes to be so that was told nothing
@@ -108,6 +109,28 @@ class Discovery:
         self._follow_names()
         self._follow_checks()
         self._publish()
+
+    # --- a successor
+
+    def known(self) -> dict[str, Any]:
+        """All that `resume` needs, as values of JSON."""
+        names = {
+            host: [sorted(name.known.by_family.items()), name.known.answered_s, name.known.ttl_s]
+            for host, name in self._names.items()
+        }
+        failures = [[*labels, count] for labels, count in self._failures.items()]
+        return {"names": names, "unhealthy": self._checks.unhealthy, "failures": failures}
+
+    async def resume(self, plan: Plan | None, known: dict[str, Any]) -> None:
+        """Go on in the place of another one: the last good answers stay, verdicts too, and all is asked for anew."""
+        await self._is_running.wait()
+        for host, (by_family, answered_s, ttl_s) in known.get("names", {}).items():
+            families = {family: tuple(addresses) for family, addresses in by_family}
+            self._remembered[host] = Known(families, answered_s, ttl_s)
+        self._failures = {(arm, kind): count for arm, kind, count in known.get("failures", ())}
+        self._checks.remember((address, port) for address, port in known.get("unhealthy", ()))
+        self.settle(plan)
+        self._remembered = {}
 
     # --- what the admin API and the metrics ask
 
@@ -181,7 +204,7 @@ class Discovery:
             task.cancel()
         for host in wanted:
             if host not in self._names:
-                name = self._names[host] = _Name(host)
+                name = self._names[host] = _Name(host, self._remembered.get(host, NOTHING))
                 name.task = self._tasks.create_task(self._follow(name))
 
     async def _follow(self, name: _Name) -> None:

@@ -59,6 +59,29 @@ class Feed:
         plans = succession.at_start(stored, offered)
         self._start = [(plan, _FILE if offered and plan is offered[0] else _LAST_GOOD) for plan in plans]
 
+    async def resume(self, path: str | None) -> None:
+        """Go on in the place of another feed: offer the file's plan if it can be news.
+
+        Args:
+            path: Of the file that the other one watched.
+        """
+        if self._file is None:
+            return
+        try:
+            plan = await asyncio.to_thread(self._file.read)
+        except DocumentError as error:
+            self._reject(self._file, error)
+            return
+        in_force = self._keeper.in_force
+        if plan is None or in_force is None:
+            is_news = plan is not None
+        elif plan.rollout.uid != in_force.plan.rollout.uid:
+            is_news = path != str(self._file.path.absolute())  # else it was there before what is in force now
+        else:
+            is_news = plan.version > in_force.plan.version
+        if is_news and plan is not None and not await self._offer(plan, _FILE):
+            self._file.read_again()
+
     async def start(self) -> None:
         """Put the newer plan in force, the other one where that is refused; again while workers are slow to come up."""
         while True:

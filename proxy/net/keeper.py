@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from proxy.document import Fault
 from proxy.latch import Abort, Latch, is_lifted, latch
 from proxy.plan import Plan
-from proxy.shared import Words
+from proxy.shared import Board, Words
 from proxy.succession import Order, order
 
 log = logging.getLogger("cohort.plan")
@@ -119,7 +119,7 @@ class Keeper:
 
     def __init__(
         self,
-        words: Words,
+        words: Words | Board,
         store: Store,
         stage: Callable[[int, str], Awaitable[None]],
         now: Callable[[], float],
@@ -152,6 +152,30 @@ class Keeper:
             self.latch = stored
             self._set_word()
             log.warning("an abort stands, everybody is on stable: %s by %s at %s", stored.id, stored.by, stored.at)
+
+    def resume(self, plan: Plan | None, sequence: int, since_s: float, latch: Latch | None, is_stored: bool) -> None:
+        """Go on in the place of another keeper, whose words and workers stay.
+
+        Args:
+            plan: In force, known to the workers by ``sequence``, since ``since_s``.
+            latch: The abort that stands. ``is_stored``: on disk.
+        """
+        self._sequence = sequence
+        self.latch, self.is_stored = latch, is_stored
+        if plan is not None:
+            document = plan.model_dump_json(by_alias=True)
+            self.in_force = InForce(plan, sequence, document, plan.digest, plan.etag, since_s)
+        self._latches = self._words.latch
+
+    @property
+    def latching(self) -> asyncio.Lock:
+        """Held while the latch changes, on disk or in memory."""
+        return self._latching
+
+    @property
+    def sequence(self) -> int:
+        """The last number that a plan was given."""
+        return self._sequence
 
     async def adopt(self, plan: Plan, origin: str, if_match: str | None = None, is_durable: bool = False) -> InForce:
         """Put a plan in force.

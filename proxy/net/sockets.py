@@ -15,6 +15,7 @@ from pathlib import Path
 from proxy.config import host_port
 
 BACKLOG = 4096  # new connections that may wait while a worker is replaced; the kernel cuts it to net.core.somaxconn
+_Place = tuple[socket.AddressFamily, str, int]
 _ATTEMPTS = 20  # at a port that is free in both families, where the kernel chooses
 
 
@@ -23,29 +24,10 @@ class ListenError(Exception):
 
 
 def listen_slots(address: str, slots: int, what: str) -> list[list[socket.socket]]:
-    """Listening sockets for every slot.
-
-    Args:
-        address: A `config.Listen`; an empty host is every address of both families, port 0 any free port.
-        what: The field of the settings, for messages.
-
-    Returns:
-        For each slot its sockets, one a family. All have one port.
-
-    Raises:
-        ListenError: The address is not ours or is in use.
-    """
-    made: list[socket.socket] = []
+    """Listening sockets for every slot; otherwise as `bind_slots`."""
+    found = bind_slots(address, slots, what)
+    made = [sock for of_slot in found for sock in of_slot]
     try:
-        places = _free_places(address)
-        found = []
-        for _ in range(slots):
-            of_slot = []
-            for place in places:
-                sock = _bind(place, reuse_port=True)
-                made.append(sock)
-                of_slot.append(sock)
-            found.append(of_slot)
         for sock in made:
             sock.listen(BACKLOG)
     except OSError as error:
@@ -53,6 +35,46 @@ def listen_slots(address: str, slots: int, what: str) -> list[list[socket.socket
             sock.close()
         raise _refused(address, what, error) from None
     return found
+
+
+def bind_slots(address: str, slots: int, what: str, is_ours: bool = False) -> list[list[socket.socket]]:
+    """Sockets for every slot that do not listen yet: a client is refused, not left waiting.
+
+    Args:
+        address: A `config.Listen`; an empty host is every address of both families, port 0 any free port.
+        what: The field of the settings, for messages.
+        is_ours: This proxy listens on the port already, under another address.
+
+    Returns:
+        For each slot its sockets, one a family. All have one port.
+
+    Raises:
+        ListenError: The address is not ours or is in use.
+    """
+    try:
+        return _bind_slots(_free_places(address, is_ours), slots)
+    except OSError as error:
+        raise _refused(address, what, error) from None
+
+
+def bind_more(like: list[socket.socket], slots: int, what: str) -> list[list[socket.socket]]:
+    """Sockets for further slots beside those of one, ``like``; otherwise as `bind_slots`."""
+    try:
+        return _bind_slots([(sock.family, *sock.getsockname()[:2]) for sock in like], slots)
+    except OSError as error:
+        raise _refused(text(like[0]), what, error) from None
+
+
+def _bind_slots(places: list[_Place], slots: int) -> list[list[socket.socket]]:
+    made: list[socket.socket] = []
+    try:
+        for _ in range(slots):
+            made += [_bind(place, reuse_port=True) for place in places]
+    except OSError:
+        for sock in made:
+            sock.close()
+        raise
+    return [made[index : index + len(places)] for index in range(0, len(made), len(places))]
 
 
 def listen_one(address: str, what: str) -> list[socket.socket]:
@@ -69,20 +91,20 @@ def listen_one(address: str, what: str) -> list[socket.socket]:
     return made
 
 
-def _free_places(address: str) -> list[tuple[socket.AddressFamily, str, int]]:
-    """Family, host and port of each address, after seeing that nobody listens there.
+def _free_places(address: str, is_ours: bool = False) -> list[_Place]:
+    """Family, host and port of each address, after seeing that nobody else listens there.
 
     With SO_REUSEPORT two proxies of one user would share a port without a word, so it is bound without that first.
     """
     host, port = host_port(address)
     for attempt in range(_ATTEMPTS):
         held: list[socket.socket] = []
-        places: list[tuple[socket.AddressFamily, str, int]] = []
+        places: list[_Place] = []
         chosen = port
         try:
             for family, name in _families(host):
                 try:
-                    held.append(_bind((family, name, chosen), reuse_port=False))
+                    held.append(_bind((family, name, chosen), reuse_port=is_ours))
                 except OSError as error:
                     if not host and family == socket.AF_INET6 and error.errno in _NO_IPV6:
                         continue
@@ -108,7 +130,7 @@ def _families(host: str) -> list[tuple[socket.AddressFamily, str]]:
     return [(socket.AF_INET6 if ":" in host else socket.AF_INET, host)]
 
 
-def _bind(place: tuple[socket.AddressFamily, str, int], *, reuse_port: bool) -> socket.socket:
+def _bind(place: _Place, *, reuse_port: bool) -> socket.socket:
     family, host, port = place
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -173,10 +195,10 @@ def _remove_stale(path: Path) -> None:
     raise OSError(errno.EADDRINUSE, "another process listens there. Stop it, or choose another path")
 
 
-def remove_unix(path: Path, made: os.stat_result) -> None:
-    """Remove the file of a Unix socket, unless another process has put its own there since it was ``made``."""
+def remove_unix(path: Path, inode: int) -> None:
+    """Remove the file of a Unix socket, unless another process has put its own there since it was made."""
     try:
-        if path.lstat().st_ino == made.st_ino:
+        if path.lstat().st_ino == inode:
             path.unlink()
     except OSError:
         pass  # gone already, or its directory is

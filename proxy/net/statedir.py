@@ -27,16 +27,24 @@ class StateDirError(Exception):
 class StateDir:
     """An open state directory.
 
+    Attributes:
+        path: Absolute.
+
     Args:
         path: Made with mode 0700 if it is not there.
+        lock: Descriptor of the lock of a supervisor whose place this one takes; None: it is to be locked.
 
     Raises:
         StateDirError: Another supervisor has it, or it cannot be written to.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: int | None = None) -> None:
+        self.path = path.absolute()
         self._plan = path / PLAN_NAME
         self._latch = path / LATCH_NAME
+        if lock is not None:
+            self._lock = lock
+            return
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -58,6 +66,11 @@ class StateDir:
             os.write(self._lock, b"%d\n" % os.getpid())
         except OSError:
             pass  # a full disk; the process id is only for the message above
+
+    @property
+    def lock(self) -> int:
+        """The descriptor that holds the directory."""
+        return self._lock
 
     def close(self) -> None:
         """Let another supervisor have it."""

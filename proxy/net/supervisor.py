@@ -10,16 +10,16 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
 from proxy import counters, shared
-from proxy.config import ProxySettings
+from proxy.document import validate
+from proxy.latch import Latch
 from proxy.metrics import Snapshot
-from proxy.net import logs, memory
-from proxy.net import sockets as listening
+from proxy.net import handover, logs
 from proxy.net.admin import AccessRules, admin_app
 from proxy.net.breaker import LocalBreaker
 from proxy.net.checks import HttpProbe
@@ -28,18 +28,26 @@ from proxy.net.credfiles import CredentialFiles
 from proxy.net.discovery import Discovery
 from proxy.net.exposition import exposition_app
 from proxy.net.feed import Feed
+from proxy.net.handover import Handover, WorkerRecord
 from proxy.net.keeper import Keeper
+from proxy.net.memory import SharedMemory
+from proxy.net.openings import ADMIN, METRICS, Opening, Openings
 from proxy.net.planfile import PlanFile
+from proxy.net.reload import Reload
 from proxy.net.resolver import Resolver
+from proxy.net.sockets import text
+from proxy.net.start import Start
 from proxy.net.statedir import StateDir
 from proxy.net.web import Site
 from proxy.net.workers import WORKER, Slot, Workers
 from proxy.plan import Plan
-from proxy.shared import Words, region
+from proxy.shared import region
 from proxy.stats import stats_document
 
 log = logging.getLogger("cohort.supervisor")
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS_S = 0.05  # between two looks for them
 LATCH_RETRY_S = 1.0  # how often an abort that could not be stored is tried again
 
 
@@ -47,45 +55,51 @@ class Supervisor:
     """One proxy, to be made and run within a loop.
 
     Attributes:
-        boot: Differs at each start; where it changes, all counters begin at zero.
+        boot: Differs at each start that cannot go on with the numbers of the one before: all counters begin at zero.
         discovery: What is known of the endpoints.
         keeper: The plan and the latch in force.
+        reload: Settings and programs anew.
 
     Args:
-        settings: Validated.
+        start: What was read.
         base: The directory that relative paths in the settings start from.
-        token: Of the admin API; None on a Unix socket without tokenFile, where the file's mode is the guard.
+        inherited: What an earlier image of this process has left.
         command: What to execute as a worker.
 
     Raises:
-        DocumentError: A certificate or a key cannot be used.
         ListenError: An address cannot be listened on.
         StateDirError: The state directory cannot be used, or another supervisor has it.
     """
 
-    def __init__(self, settings: ProxySettings, base: Path, token: str | None, command: Sequence[str] = WORKER) -> None:
-        self.settings = settings
-        self._credentials = CredentialFiles(settings, base)
-        self.boot = secrets.token_hex(8)
-        self._dropped = 0
+    def __init__(
+        self, start: Start, base: Path, inherited: Handover | None = None, command: Sequence[str] = WORKER
+    ) -> None:
+        self.settings = settings = start.settings
+        self._start, self._base = start, base
+        self._inherited = inherited
+        self._credentials = CredentialFiles(settings, base, start.credentials)
+        self._credentials.refused = inherited.credentials_refused if inherited else 0
+        self._dropped = inherited.dropped if inherited else 0
         self._leave = asyncio.Event()
         with ExitStack() as stack:
-            state = StateDir(base / settings.state_dir)
-            stack.callback(state.close)
-            slots = self._listen(stack)
-            self._metrics_sockets = listening.listen_one(settings.metrics.listen, "metrics.listen")
-            _close_later(stack, self._metrics_sockets)
-            self._admin_sockets = self._listen_admin(stack, base)
-            descriptor = memory.create(shared.size(settings.workers))
-            stack.callback(os.close, descriptor)
+            self._state_dir = StateDir(base / settings.state_dir, inherited.lock if inherited else None)
+            stack.callback(self._state_dir.close)
+            before = inherited.workers if inherited else ()
+            self._memory = SharedMemory(inherited.memory if inherited else None, (each.memory for each in before))
+            stack.callback(self._memory.close)
+            self._openings = Openings(settings, base, handover.openings(inherited.openings) if inherited else ())
+            stack.callback(self._openings.close)
+            if inherited is None:
+                self._openings.listen()
+            told = {
+                "credentials": start.credentials.document(),
+                "settings": settings.model_dump(mode="json", by_alias=True),
+                "keysDir": str((base / settings.keys_dir).absolute()),
+            }
+            slots = self._openings.slots()
+            self._workers = Workers(slots, self._memory, told, time.monotonic, command, before)
             self._opened = stack.pop_all()  # everything is there: from here on it is closed at the end of `run`
-        self._memory = memory.attach(descriptor)
-        start = {
-            "credentials": self._credentials.current.document(),
-            "settings": settings.model_dump(mode="json", by_alias=True),
-            "keysDir": str((base / settings.keys_dir).absolute()),
-        }
-        self._workers = Workers(slots, descriptor, self._memory, start, time.monotonic, command)
+        self.boot = inherited.boot if inherited and not self._memory.is_new else secrets.token_hex(8)
         self.discovery = Discovery(
             Resolver(settings.resolver),
             HttpProbe(self._credentials.upstream_context),
@@ -94,36 +108,21 @@ class Supervisor:
             time.monotonic,
             random.random,
         )
-        self.keeper = Keeper(Words(self._memory), state, self._workers.stage, time.monotonic, time.time, self.discovery)
-        file = PlanFile(base / settings.plan_file) if settings.plan_file else None
-        self._feed = Feed(self.keeper, state, file)
+        self.keeper = Keeper(
+            self._memory.board, self._state_dir, self._workers.stage, time.monotonic, time.time, self.discovery
+        )
+        self._plan_file = (base / settings.plan_file).absolute() if settings.plan_file else None
+        self._feed = Feed(self.keeper, self._state_dir, PlanFile(self._plan_file) if self._plan_file else None)
+        self.reload = Reload(self._workers, self.keeper, self, inherited)
         self._breaker = LocalBreaker(self.keeper, self._regions, time.monotonic)
-        self._state_dir = state
-        self._admin = Site(admin_app(self, AccessRules(token, time.monotonic), self._admit), _dups(self._admin_sockets))
-        self._exposition = Site(exposition_app(self), _dups(self._metrics_sockets))
+        self._breaker.trips |= inherited.trips if inherited else {}
+        self._listeners = self._openings.names()
+        self._make_sites()
 
-    def _listen(self, stack: ExitStack) -> list[list[tuple[socket.socket, int]]]:
-        """The sockets of each slot, with the index of their listener, and what they are called."""
-        slots: list[list[tuple[socket.socket, int]]] = [[] for _ in range(self.settings.workers)]
-        self._listeners: list[str] = []
-        for index, listener in enumerate(self.settings.listeners):
-            found = listening.listen_slots(listener.address, len(slots), f"listeners[{index}].address")
-            self._listeners += [listening.text(sock) for sock in found[0]]
-            for slot, of_slot in zip(slots, found, strict=True):
-                slot += [(sock, index) for sock in of_slot]
-                _close_later(stack, of_slot)
-        return slots
-
-    def _listen_admin(self, stack: ExitStack, base: Path) -> list[socket.socket]:
-        listen = self.settings.admin.listen
-        if listen.startswith("unix:"):
-            path = base / listen.removeprefix("unix:")
-            found = [listening.listen_unix(path, "admin.listen")]
-            stack.callback(listening.remove_unix, path, path.stat())
-        else:
-            found = listening.listen_one(listen, "admin.listen")
-        _close_later(stack, found)
-        return found
+    def _make_sites(self) -> None:
+        rules = AccessRules(self._start.token, time.monotonic)
+        self._admin = Site(admin_app(self, rules, self._admit), _dups(self._openings.own(ADMIN)))
+        self._exposition = Site(exposition_app(self), _dups(self._openings.own(METRICS)))
 
     def _admit(self, request: Any) -> None:
         self._admin.admit(request)
@@ -147,10 +146,14 @@ class Supervisor:
         return self.keeper.in_force.plan if self.keeper.in_force else None
 
     def _regions(self) -> list[memoryview]:
-        return [region(self._memory, slot.number) for slot in self._workers.slots]
+        return [region(self._memory.view, place) for place in range(shared.places(self._memory.view))]
 
     def _read(self) -> counters.Stats:
         plan = self._plan
+        if plan:
+            for place in set(range(shared.places(self._memory.view))) - self._workers.live_places:
+                # Those without a writer must not be left behind.
+                counters.Counters(region(self._memory.view, place)).new_revision(plan.rollout.uid, plan.revision)
         stats = counters.read(self._regions(), plan.rollout.uid if plan else "", plan.revision if plan else None)
         stats.log_dropped += self._dropped
         return stats
@@ -174,6 +177,7 @@ class Supervisor:
             found,
             self._breaker.trips,
             self._credentials.expiries(),
+            self.reload.counts,
         )
 
     def endpoints(self) -> dict[str, Any]:
@@ -189,11 +193,15 @@ class Supervisor:
             "ready": self.unready is None,
             "draining": self._workers.is_draining,
             "listeners": self._listeners,
-            "metrics": [listening.text(sock) for sock in self._metrics_sockets],
+            "metrics": [text(sock) for sock in self._openings.own(METRICS)],
             "plan": in_force.summary() if in_force else None,
             "latch": latch.model_dump(mode="json", by_alias=True) if latch else None,
             "latchStored": self.keeper.is_stored,
             "workers": [self._worker_state(slot) for slot in self._workers.slots],
+            "earlierWorkers": [
+                {"pid": elder.worker.pid, "serving": elder.ends_at is None} for elder in self._workers.elders.all
+            ],
+            "reloads": dict(self.reload.counts),
         }
 
     def _worker_state(self, slot: Slot) -> dict[str, Any]:
@@ -212,6 +220,69 @@ class Supervisor:
         logs.set_level(level)
         self._workers.set_log_level(level)
 
+    # --- what a reload asks
+
+    def document(self, workers: Sequence[WorkerRecord] = ()) -> Handover:
+        """What a next image takes over."""
+        keeper = self.keeper
+        in_force, latch = keeper.in_force, keeper.latch
+        return Handover(
+            pid=os.getpid(),
+            boot=self.boot,
+            state_dir=str(self._state_dir.path),
+            lock=self._state_dir.lock,
+            memory=self._memory.descriptor,
+            openings=handover.records([*self._openings.all, *self._openings.dropped]),
+            workers=tuple(workers),
+            plan=in_force.document if in_force else None,
+            sequence=keeper.sequence,
+            plan_since_s=in_force.since_s if in_force else 0.0,
+            plan_file=str(self._plan_file) if self._plan_file else None,
+            latch=latch.model_dump(mode="json", by_alias=True) if latch else None,
+            latch_stored=keeper.is_stored,
+            rejected=keeper.rejected,
+            credentials_refused=self._credentials.refused,
+            trips=dict(self._breaker.trips),
+            dropped=self._dropped,
+            discovery=self.discovery.known(),
+        )
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it was told to."""
+        return self._leave.is_set()
+
+    async def fall_silent(self) -> None:
+        """Finish answers of the APIs; who asks from now on waits for `speak_again`, or for the next image."""
+        async with asyncio.TaskGroup() as tasks:
+            for site in (self._admin, self._exposition):
+                tasks.create_task(site.close())
+
+    async def speak_again(self) -> None:
+        """There is no next image."""
+        self._make_sites()
+        await self._speak()
+
+    async def _speak(self) -> None:
+        for site in (self._admin, self._exposition):
+            await site.open()
+
+    def forget(self, opening: Opening) -> None:
+        """A reload that came to nothing had opened this."""
+        opening.close(self._base)
+
+    def settled(self) -> None:
+        """New workers serve: nobody needs the sockets any more that the settings do not name."""
+        self._openings.close_dropped()
+
+    def flush_log(self) -> None:
+        """Let go what was logged."""
+        self._handler.close()
+
+    def open_log(self) -> None:
+        """Log again."""
+        self._handler = logs.set_up(self.settings.log.level, self._count_dropped)
+
     def leave(self) -> None:
         """Drain, then end; a second call changes nothing."""
         self._leave.set()
@@ -224,36 +295,46 @@ class Supervisor:
         Raises:
             DocumentError: The plan file is bad, and there is no last good plan to serve instead.
         """
-        loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             stack.push(self._opened)
-            stack.callback(logs.set_up(self.settings.log.level, self._count_dropped).close)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.leave)
-                stack.callback(loop.remove_signal_handler, number)
-            for site in (self._admin, self._exposition):
-                stack.push_async_callback(site.close)
-            self.keeper.restore_latch(self._state_dir.read_latch(time.time()))
+            # Never handled, always fetched; blocked before there are threads, which inherit that. One that comes while
+            # this image ends waits for the next.
+            stack.push(_unblock_after_a_failure(signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)))
+            self.open_log()
+            stack.callback(self.flush_log)
+            stack.push_async_callback(self.fall_silent)
             self._credentials.warn(time.time())
             if not self.settings.trusted_peers and any(one.proxy_protocol for one in self.settings.listeners):
                 log.warning("a listener has proxyProtocol, but trustedPeers is empty: all its connections are refused")
-            await self._feed.read()
-            for site in (self._admin, self._exposition):
-                await site.open()
+            if self._inherited:
+                self._resume(self._inherited)
+            else:
+                self.keeper.restore_latch(self._state_dir.read_latch(time.time()))
+                await self._feed.read()
+            await self._workers.open()
+            await self._speak()
             log.info("listening on %s", ", ".join(self._listeners))
             await self._work()
             log.info("left in order")
+
+    def _resume(self, inherited: Handover) -> None:
+        plan = Plan.model_validate_json(inherited.plan) if inherited.plan is not None else None
+        latch = validate(Latch, inherited.latch) if inherited.latch else None
+        self.keeper.rejected |= inherited.rejected
+        self.keeper.resume(plan, inherited.sequence, inherited.plan_since_s, latch, inherited.latch_stored)
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             others = [
                 tasks.create_task(work())
                 for work in (
+                    self._take_signals,
                     self._keep_plan,
                     self._keep_latch,
                     self._keep_credentials,
                     self.discovery.run,
                     self._breaker.run,
+                    self.reload.run,
                     self._drain,
                 )
             ]
@@ -261,9 +342,23 @@ class Supervisor:
             for task in others:
                 task.cancel()
 
+    async def _take_signals(self) -> None:
+        while True:
+            while found := signal.sigtimedwait(SIGNALS, 0):
+                if found.si_signo == signal.SIGHUP:
+                    self.reload.ask()
+                else:
+                    self.leave()
+            await asyncio.sleep(SIGNALS_S)
+
     async def _keep_plan(self) -> None:
-        await self._feed.start()
-        self._workers.serve()
+        if self._inherited:
+            await self.discovery.resume(self._plan, self._inherited.discovery)
+            self._workers.serve()
+            await self._feed.resume(self._inherited.plan_file)
+        else:
+            await self._feed.start()
+            self._workers.serve()
         await self._feed.follow()
 
     async def _keep_latch(self) -> None:
@@ -280,6 +375,7 @@ class Supervisor:
     async def _drain(self) -> None:
         await self._leave.wait()
         timeouts = self.settings.timeouts
+        self._openings.close_dropped()
         log.info("leaving: lame duck %g s, drain %g s", timeouts.lame_duck, timeouts.drain)
         await self._workers.drain(timeouts.lame_duck, timeouts.drain)
 
@@ -287,9 +383,14 @@ class Supervisor:
         self._dropped += 1
 
 
-def _close_later(stack: ExitStack, sockets: list[socket.socket]) -> None:
-    for sock in sockets:
-        stack.callback(sock.close)
+def _unblock_after_a_failure(before: Iterable[int]) -> Callable[..., None]:
+    """The end of a start that failed. After an end in order signals stay blocked: one more must not spoil it."""
+
+    def leave(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    return leave
 
 
 def _dups(sockets: list[socket.socket]) -> list[socket.socket]:

@@ -38,12 +38,18 @@ class Program:
     def __init__(self, folder: Path, *arguments: str, prefix: Sequence[str] = ()) -> None:
         self.folder = folder
         self._arguments = (*prefix, COHORT, *arguments)
+        self.environment: dict[str, str] | None = None
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         with open(self.folder / "output.log", "ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *self._arguments, cwd=self.folder, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+                *self._arguments,
+                cwd=self.folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
             )
 
     async def stop(self, number: int = signal.SIGTERM) -> int:

@@ -66,7 +66,7 @@ def samples() -> dict[str, dict[frozenset[tuple[str, str]], float]]:
     rejected = {"invalid": 2, "older": 0}
     return exposed(
         Snapshot(STATS, shop(), 12.5, rejected, latched=True, credentials_refused=4, found=FOUND, trips={"canary": 1},
-                 expiries={"tls.crt": 2e9})
+                 expiries={"tls.crt": 2e9}, reloads={"done": 3, "refused": 0, "stuck": 1})
     )  # fmt: skip
 
 
@@ -96,6 +96,9 @@ def test_counters_have_the_names_and_labels_of_the_surface(samples: dict[str, di
     assert samples["cohort_downstream_connections"] == {frozenset(): 6}
     assert samples["cohort_downstream_rejected_total"] == {frozenset({("cause", "limit")}): 4}
     assert samples["cohort_log_dropped_total"] == {frozenset(): 7}
+    assert samples["cohort_reloads_total"] == {
+        frozenset({("result", result)}): count for result, count in (("done", 3), ("refused", 0), ("stuck", 1))
+    }
     assert samples["cohort_credentials_refused_total"] == {frozenset(): 4}
     assert samples["cohort_certificate_expiry_timestamp_seconds"] == {frozenset({("file", "tls.crt")}): 2e9}
 

@@ -27,6 +27,17 @@ OPENAPI = OpenApi(Path(__file__).parents[3] / "docs" / "openapi-admin.yaml")
 HOST = {"Host": "localhost"}
 
 
+class FakeReload:
+    """Reloads of nothing."""
+
+    def __init__(self, told: list[str]) -> None:
+        self._told = told
+        self.counts = {"done": 0, "refused": 0, "stuck": 0}
+
+    def ask(self) -> None:
+        self._told.append("reload")
+
+
 class FakeSupervisor:
     """What the admin API asks of a supervisor, and a keeper that keeps nothing on disk."""
 
@@ -62,6 +73,10 @@ class FakeSupervisor:
 
     def set_log_level(self, level: str) -> None:
         self.told.append(level)
+
+    @property
+    def reload(self) -> FakeReload:
+        return FakeReload(self.told)
 
 
 class Api:
@@ -246,13 +261,14 @@ async def test_what_else_can_be_asked_for(api: Api) -> None:
     assert (await api.ask("GET", "/endpoints")).json == {"arms": {}}
     assert (await api.ask("GET", "/config")).json["workers"] == 1
     assert (await api.ask("POST", "/drain")).status == 202
+    assert (await api.ask("POST", "/reload", {"by": "anna"})).json["reloads"]["done"] == 0
     assert (await api.ask("POST", "/log-level", {"level": "debug"})).status == 200
-    assert api.supervisor.told == ["leave", "debug"]
+    assert api.supervisor.told == ["leave", "reload", "debug"]
 
 
 async def test_nothing_changes_by_get_and_nothing_else_is_there(api: Api) -> None:
     """C2."""
-    for path in ("/abort", "/drain", "/log-level"):
+    for path in ("/abort", "/drain", "/reload", "/log-level"):
         answer = await api.ask("GET", path)
         assert (answer.status, answer.fields["allow"]) == (405, "POST")
     assert (await api.ask("GET", "/metrics")).status == 404
@@ -298,4 +314,5 @@ async def test_a_real_proxy_answers_as_the_openapi_file_says(tmp_path: Path) -> 
         for path in reads:
             await check("GET", path)
         await check("POST", "/log-level", {"level": "warning"})
+        await check("POST", "/reload", {})
         await check("POST", "/drain", {})

@@ -144,6 +144,26 @@ async def test_a_changed_answer_is_told_whole(desk: Desk) -> None:
     assert desk.told[-1]["names"] == {"a.example": ["192.0.2.1"], "b.example": ["192.0.2.3", "192.0.2.4"]}
 
 
+async def test_a_successor_knows_what_was_known_before_it_asks() -> None:
+    """A reload while no name server answers and a check fails: addresses and verdicts stay."""
+    plan = named("a.example")
+    known: dict[str, Any] = {
+        "names": {"a.example": [[[4, ["192.0.2.7"]]], 90.0, 5.0]},
+        "failures": [["stable", "servfail", 3]],
+    }
+    heir = Desk()
+    heir.script.is_silent = True
+    running = asyncio.create_task(heir.discovery.run())
+    await heir.discovery.resume(plan, json.loads(json.dumps(known | {"unhealthy": [["192.0.2.7", 80]]})))
+    assert heir.told[-1]["names"] == {"a.example": ["192.0.2.7"]}
+    assert heir.discovery.waits_for(plan) is None
+    assert heir.discovery.found(plan).dns_failures[("stable", "servfail")] == 3
+    assert json.loads(json.dumps(heir.discovery.known()))["names"] == known["names"]
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
 @pytest.mark.parametrize("trouble", [NXDOMAIN, EMPTY], ids=["nxdomain", "empty"])
 async def test_trouble_keeps_the_last_good_answer_and_is_told_once(
     desk: Desk, caplog: pytest.LogCaptureFixture, trouble: dict[int, Outcome]

@@ -122,7 +122,7 @@ def test_only_our_own_socket_file_is_removed_at_the_end(tmp_path: Path, keep: Ke
     """Another proxy may have its own there by now."""
     path = tmp_path / "admin.sock"
     keep([listen_unix(path, "x")])
-    made = path.stat()
+    made = path.stat().st_ino
     path.rename(tmp_path / "moved")
     remove_unix(path, made)
     path.write_text("another's")

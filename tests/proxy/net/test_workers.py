@@ -14,16 +14,15 @@ from typing import Any
 
 import pytest
 
-from proxy import shared
 from proxy.config import ProxySettings
 from proxy.latch import Latch
-from proxy.net import memory, workers
+from proxy.net import workers, workline
 from proxy.net.credentials import Credentials
 from proxy.net.keeper import Keeper, Refused
+from proxy.net.memory import SharedMemory
 from proxy.net.sockets import listen_slots
 from proxy.net.workers import Workers
 from proxy.plan import Plan
-from proxy.shared import Words
 from tests.support.plans import plan
 from tests.support.supervised import until
 
@@ -44,8 +43,7 @@ class Crew:
     def __init__(self, behaviour: str, count: int) -> None:
         slots = listen_slots("127.0.0.1:0", count, "x")
         self.port = slots[0][0].getsockname()[1]
-        self.descriptor = memory.create(shared.size(count))
-        self.memory = memory.attach(self.descriptor)
+        self.memory = SharedMemory()
         start = {
             "settings": ProxySettings().model_dump(mode="json", by_alias=True),
             "keysDir": "unused",
@@ -53,8 +51,8 @@ class Crew:
         }
         command = (sys.executable, "-m", "tests.support.standin", behaviour)
         sockets = [[(sock, 0) for sock in slot] for slot in slots]
-        self.workers = Workers(sockets, self.descriptor, self.memory, start, time.monotonic, command)
-        self.keeper = Keeper(Words(self.memory), Nowhere(), self.workers.stage, time.monotonic, time.time)
+        self.workers = Workers(sockets, self.memory, start, time.monotonic, command)
+        self.keeper = Keeper(self.memory.board, Nowhere(), self.workers.stage, time.monotonic, time.time)
 
     async def adopt(self, generation: int) -> None:
         await self.keeper.adopt(plan(generation=generation), "a test")
@@ -91,7 +89,7 @@ async def crew(behaviour: str = "", count: int = 1) -> AsyncIterator[Crew]:
         async with asyncio.timeout(30):
             await running
         leaving.cancel()
-        os.close(found.descriptor)
+        found.memory.close()
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +134,7 @@ async def test_a_plan_that_kills_every_worker_is_not_kept() -> None:
 
 async def test_a_worker_that_hangs_while_staging_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The PUT is answered all the same."""
-    monkeypatch.setattr(workers, "STAGE_S", 1.0)
+    monkeypatch.setattr(workline, "STAGE_S", 1.0)
     async with crew("hangs-staging-even") as found:
         await found.adopt(1)
         [pid] = await found.until_serving(1)

@@ -16,6 +16,13 @@ RSS_BYTES = 8 << 20  # I7
 BLOCK_S = 0.1  # I7
 SMUGGLED = b"SMUGGLED"
 _LOGGED = ("Traceback", "never retrieved", "Fatal error", "Exception in callback", "was destroyed but it is pending")
+_LATE = (
+    "no answer within",
+    "a victim got 504",
+    "the proxy does not answer",
+    "not closed within",
+    "neither answer nor close",
+)
 # What only the insides of a proxy would say (I6).
 _INTERNALS = re.compile(
     rb"traceback|\.py\b|exception|errno|asyncio|uvloop|aiohttp|llhttp|h11|127\.0\.0\.1:\d|expected |object at 0x",
@@ -298,3 +305,8 @@ def grown(growth: int, trouble: str, is_alive: bool) -> list[str]:
 def blocked(seconds: float) -> list[str]:
     """I7, the loop of events."""
     return [f"I7: the loop stood still for {seconds * 1000:.0f} ms"] if seconds > BLOCK_S else []
+
+
+def is_late(fault: str) -> bool:
+    """Whether a fault is one of the clock, which a machine that does too much at once can cause as well."""
+    return any(text in fault for text in _LATE)

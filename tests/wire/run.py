@@ -74,7 +74,7 @@ async def run_case(stand: Stand, case: Case) -> Result:
     if not result.faults:
         result.faults += _shares(case, versions)
     for fault in await probe(stand):
-        (result.timing if "no answer within" in fault else result.faults).append(fault)
+        (result.timing if oracle.is_late(fault) else result.faults).append(fault)
     return result
 
 

@@ -189,6 +189,21 @@ def test_growth_and_blocks_are_faults() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fault", "is_late"),
+    [
+        ("I4: a victim got no answer within 1 s", True),
+        ("I4: a victim got 504 with b'504 Gateway Timeout'", True),
+        ("I4: a victim got 200 with b'EVIL'", False),
+        ("I7: the proxy or its worker has ended", False),
+        ("reading: the service read [], the client said []", False),
+    ],
+)
+def test_only_the_clocks_faults_are_looked_at_again(fault: str, is_late: bool) -> None:
+    """A busy machine is late, too; nothing else has an excuse."""
+    assert oracle.is_late(fault) == is_late
+
+
+@pytest.mark.parametrize(
     ("outcome", "text"),
     [
         (Outcome((400,)), "status"),

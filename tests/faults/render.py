@@ -16,8 +16,8 @@ HEAD = """\
 
 What happens when something breaks. Each fault is injected into real processes on one machine while clients keep
 coming; the figures are rendered by `make faults-docs` from `tests/faults/results/`, which `make faults` writes, and a
-test fails when this page and the file differ. CI injects each of them for seconds, with the same
-bounds but wider ones on times (`tests/faults/test_faults.py`).
+test fails when this page and the file differ. CI injects each of them for seconds, with the same bounds but wider
+ones on times (`tests/faults/test_faults.py`).
 
 **How it is measured.** An open loop sends 300 requests a second from a process of its own: latency counts from the
 moment at which a request should have been sent, so that no stall hides. 32 kept connections, a tenth of the requests
@@ -25,7 +25,8 @@ on new ones, a tenth POST of 4 KiB, always one upload of 8 s, one event stream o
 request has a nonce that the service echoes; a service notes what it was sent at once, in a file, so that one that is
 killed has told all. An answer counts as whole only with its own nonce and all of the body that the service meant to
 send. What ends otherwise than the fault allows, while it lasts and shortly after, or at all before and later, is
-lost.
+lost: that is the ledger. At 30,000 requests without a loss less than one in 10,000 is lost (95 %). Where memory,
+descriptors or a busy core are the point, fewer requests come.
 """
 
 

@@ -84,11 +84,12 @@ class Run:
     def no_loss(self, rows: Sequence[Row]) -> None:
         """0 lost: every request is ok."""
         lost = failures(rows)
-        self.check.says("requests", len(rows))
+        if self.scale.is_short:
+            self.check.says("requests", len(rows))
+        else:
+            self.check.at_least("requests", len(rows), 30_000)
         self.check.exactly("lost", len(lost), 0)
         self._tell(lost)
-        if not self.scale.is_short:
-            self.check.at_least("for a bound of 1e-4: requests", len(rows), 30_000)
 
     def losses(self, rows: Sequence[Row], begin: float, end: float, allowed: Allowed, name: str = "ledger") -> None:
         """Nothing but what is allowed between ``begin`` and ``end``, nothing at all at other times."""
@@ -98,13 +99,15 @@ class Run:
         self._tell(outside)
 
     def quick(self, name: str, rows: Sequence[Row], limit_ms: float, before: Sequence[Row]) -> None:
-        """The p99 of short requests is within a limit, or twice that of the time before on a machine so busy.
+        """The p99 of short requests is within a limit.
 
-        Some hundred requests have no p99 to speak of, so that CI looks at the p90.
+        In CI it is the p90, as some hundred requests have no p99 to speak of; and on a machine so busy with other
+        things that even the time before is slow, twice that.
         """
         part = self.scale.pick(0.99, 0.9)
         value, usual = (percentile([row.latency for row in short(some)], part) * 1000 for some in (rows, before))
-        self.check.at_most(f"{name} p{part * 100:.0f}".strip(), value, max(limit_ms, 2 * usual), "ms")
+        limit_ms = max(limit_ms, 2 * usual) if self.scale.is_short else limit_ms
+        self.check.at_most(f"{name} p{part * 100:.0f}".strip(), value, limit_ms, "ms")
 
     def steady(self, name: str, before: Sequence[Row], during: Sequence[Row], share: float) -> None:
         """The p99 of short requests has not grown by more than a share, and what this machine's own noise adds.

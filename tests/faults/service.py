@@ -123,7 +123,13 @@ class Service:
         os.write(self._log, " ".join(map(str, (f"{time.monotonic():.6f}", *words))).encode() + b"\n")
 
     async def _answer(self, request: Request) -> None:
-        if request.target.startswith("/stream/"):
+        if request.target == "/stream/held":
+            request.send(self.head(request, "200 OK", "Content-Length: 2") + b"o")
+            now = self.behaviour
+            while self.behaviour is now:  # until it is told anything
+                await asyncio.sleep(0.02)
+            request.send(b"k")
+        elif request.target.startswith("/stream/"):
             await self._stream(request, float(request.target.rpartition("/")[2]))
         elif request.fields.get("upgrade", "").lower() == "websocket":
             await self._socket(request)

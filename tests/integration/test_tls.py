@@ -194,6 +194,44 @@ async def test_a_worker_that_starts_while_a_file_is_broken_has_the_pair_in_use(t
         assert (await ask(port, AUTHORITY)).endswith(b"hello")
 
 
+async def test_a_reload_adds_tls_and_refuses_what_cannot_be_used(tmp_path: Path) -> None:
+    """Item 10 with TLS: a listener, then a name on it, come by SIGHUP; rotation goes on behind it."""
+
+    async def reload(result: str, document: dict[str, Any]) -> Any:
+        settings(tmp_path, **document)
+        before = (await proxy.state())["reloads"][result]
+        assert proxy.process.returncode is None
+        proxy.process.send_signal(signal.SIGHUP)
+
+        async def ended() -> Any:
+            with contextlib.suppress(OSError):  # between two images nobody answers
+                state = await proxy.state()
+                return state if state["reloads"][result] > before else None
+
+        return await until(ended)
+
+    async def is_new() -> bool:
+        with contextlib.suppress(ssl.SSLError):
+            return (await ask(secure, other, "b.test")).endswith(b"hello")
+        return False
+
+    plain = {"listeners": [{"address": "127.0.0.1:0"}]}
+    other = Authority()
+    async with running(tmp_path, **plain) as (proxy, _):
+        one, both = (plain["listeners"] + listeners(*names)["listeners"] for names in ("a", "ab"))
+        state = await reload("done", {"listeners": one})
+        secure = int(state["listeners"][1].rpartition(":")[2])
+        assert (await ask(secure, AUTHORITY)).endswith(b"hello")
+        await reload("done", {"listeners": both})
+        assert (await ask(secure, AUTHORITY, "b.test", LAST.replace(b"a.test", b"b.test"))).endswith(b"hello")
+        (tmp_path / "b.key").write_text("garbage")
+        await reload("refused", {"listeners": both})
+        assert (await ask(secure, AUTHORITY)).endswith(b"hello")
+        write_pair(tmp_path, "b", other.issue("b.test", "a.test"))
+        await until(is_new)
+        assert is_quiet(proxy.log)
+
+
 @pytest.mark.parametrize("how", ["--config", "--check"])
 async def test_a_broken_pair_is_refused_at_the_start(tmp_path: Path, how: str) -> None:
     """The same verdict, with the field path, before anything is started."""

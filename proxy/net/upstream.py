@@ -168,14 +168,19 @@ class Upstream(asyncio.BufferedProtocol):
         return False
 
     def expired(self, now: float) -> None:
-        """The sweep found the deadline passed: idle for too long, or a copy's answer is."""
+        """The sweep found the deadline passed: idle for too long, or a copy's answer is.
+
+        One that the loop closed before it was connected is never reported as lost, so it is forgotten here.
+        """
         self.endpoint.idle.pop(self, None)
+        self._server.upstreams.discard(self)
         self._fail(UpstreamError("timeout", "no answer in time", 504))
 
     # --- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected."""
+        """Connected; who asked for it may have given up in this very moment, so it is idle until it is bound."""
+        self.deadline = self._server.now + self._server.upstream_keep_alive_s
         self._transport = cast("asyncio.Transport", transport)  # uvloop does not derive from it
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES)
         self._server.upstreams.add(self)

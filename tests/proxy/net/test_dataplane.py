@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from proxy.net.upstream import Upstream
 from tests.support.dataplane import REPLY, Handler, Proxy, Service, answer, plan, replies, series, service, until
 
 GET = b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -896,3 +897,20 @@ async def test_a_waiting_client_gets_one_100_however_many_the_service_sends() ->
         writer.write(b"hi")
         assert (await answer(reader)).startswith(b"HTTP/1.1 200 ")
         writer.close()
+
+
+async def test_a_connection_that_nobody_waits_for_any_more_is_closed() -> None:
+    """The time-out for connecting may pass while the loop is late, just when the connection is there."""
+    async with (
+        service(replies(REPLY)) as (_, port),
+        Proxy({"timeouts": {"upstreamKeepAlive": "300ms"}}) as proxy,
+    ):
+        proxy.adopt(plan([port], []))
+        await proxy.ask(LAST)
+        (upstream,) = proxy.server.upstreams
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: Upstream(proxy.server, upstream.endpoint), "127.0.0.1", port)
+        assert len(proxy.server.upstreams) == 2
+        async with asyncio.timeout(5):
+            while proxy.server.upstreams:
+                await asyncio.sleep(0.01)

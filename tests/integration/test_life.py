@@ -90,17 +90,26 @@ class Load:
 
     Attributes:
         ends: How requests ended: ``200``, or what went wrong.
+
+    Args:
+        ports: Where they go, by turns; may be changed meanwhile.
     """
 
-    def __init__(self, port: int, clients: int = 4) -> None:
+    def __init__(self, ports: list[int], clients: int = 4) -> None:
         self.ends: Counter[str] = Counter()
-        self._port = port
+        self._ports = ports
+        self._turn = 0
         self._is_over = False
         self._tasks = [
             asyncio.create_task(work(number))
             for work, count in ((self._renew, clients), (self._keep, clients))
             for number in range(count)
         ]
+
+    @property
+    def _port(self) -> int:
+        self._turn += 1
+        return self._ports[self._turn % len(self._ports)]
 
     async def _renew(self, number: int) -> None:
         while not self._is_over:
@@ -120,6 +129,8 @@ class Load:
     async def _keep(self, number: int) -> None:
         client = Client(self._port)
         while not self._is_over:
+            if client._writer is None:
+                client._port = self._port
             await self._count(self._ask(client, number))
             await asyncio.sleep(0.01)
         client.close()
@@ -201,7 +212,7 @@ async def test_reloads_under_load_lose_nobody_and_leak_nothing(tmp_path: Path) -
     async with backend("old") as (service, port), life(tmp_path) as running:
         await running.put_plan(plan(port, port, 5000))
         boot, pid = (await running.state())["boot"], running.pid
-        load = Load(running.port)
+        load = Load([running.port])
         used = []
         for number in range(RELOADS):
             await running.reload()
@@ -262,7 +273,7 @@ async def test_broken_settings_change_nothing(tmp_path: Path) -> None:
         await running.put_plan(plan(port, port, 0))
         before = (tmp_path / "proxy.yaml").read_text()
         workers = (await running.state())["workers"]
-        load = Load(running.port, 2)
+        load = Load([running.port], 2)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             busy = f"127.0.0.1:{taken.getsockname()[1]}"
             listeners = yaml.safe_load(before)["listeners"]
@@ -305,7 +316,7 @@ async def test_listeners_come_and_go(tmp_path: Path) -> None:
     """A new one serves when the reload is done, a removed one refuses, what stays loses nobody."""
     async with backend("old") as (_, port), life(tmp_path) as running:
         await running.put_plan(plan(port, port, 0))
-        load = Load(running.port, 2)
+        load = Load([running.port], 2)
         first = {"address": "127.0.0.1:0"}  # as it was at the start
         state = await running.reload(listeners=[first, {"address": "127.0.0.1:0"}])
         added = int(state["listeners"][1].rpartition(":")[2])
@@ -345,7 +356,7 @@ async def test_the_number_of_workers_changes_under_load(tmp_path: Path) -> None:
     """Sockets of those that are no more are accepted by the others."""
     async with backend("old") as (_, port), life(tmp_path, workers=1) as running:
         await running.put_plan(plan(port, port, 0))
-        load = Load(running.port)
+        load = Load([running.port])
         for workers in (3, 1, 2, 1):
             state = await running.reload(workers=workers)
             assert len(state["workers"]) == workers
@@ -383,7 +394,7 @@ async def test_many_signals_at_once_are_few_reloads_and_the_last_settings_hold(t
     """Coalesced, never lost: who asks during a reload gets another one."""
     async with backend("old") as (_, port), life(tmp_path) as running:
         await running.put_plan(plan(port, port, 0))
-        load = Load(running.port, 2)
+        load = Load([running.port], 2)
         for number in range(30):
             running.rewrite(limits={"targetBytes": 300 + number})
             running.hang_up()
@@ -426,6 +437,38 @@ async def test_a_killed_supervisor_is_replaced_by_a_start(tmp_path: Path) -> Non
         assert state["latch"]["id"] == latch["id"]
         assert state["boot"] != boot
         assert (await ask(running.port)).status == 200
+
+
+async def test_a_rolling_restart_of_two_proxies_loses_nobody(tmp_path: Path) -> None:
+    """F27: clients learn 2 s after SIGTERM who is left, within the lame duck; a second SIGTERM changes nothing."""
+    timeouts = {"lameDuck": "4s", "drain": "10s"}
+    async with (
+        backend("old") as (_, port),
+        life(tmp_path / "a", timeouts=timeouts) as one,
+        life(tmp_path / "b", timeouts=timeouts) as two,
+    ):
+        for running in (one, two):
+            await running.put_plan(plan(port, port, 0))
+        ports = [one.port, two.port]
+        load = Load(ports, 4)
+        for running in (one, two):
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)  # idle, and kept
+            await asyncio.sleep(0.5)
+            began = time.monotonic()
+            os.kill(running.pid, signal.SIGTERM)
+            stopping = asyncio.create_task(running.stop())  # one more SIGTERM
+            await asyncio.sleep(2)
+            ports[:] = [other.port for other in (one, two) if other is not running]
+            await asyncio.sleep(1)
+            assert not reader.at_eof()
+            assert await stopping == 0
+            assert 4 <= time.monotonic() - began < 10
+            assert await reader.read() == b""
+            writer.close()
+            await running.start()
+            await until(running.all_workers)
+            ports[:] = [one.port, two.port]
+        await load.end()
 
 
 # --- upgrades: the program is a copy of the package behind a symbolic link, so that it can be exchanged
@@ -482,7 +525,7 @@ async def test_an_upgrade_with_the_same_layout_goes_on_with_the_numbers(tmp_path
     async with backend("old") as (service, port), upgrade(tmp_path) as running:
         await running.put_plan(plan(port, port, 0))
         boot = (await running.state())["boot"]
-        load = Load(running.port, 2)
+        load = Load([running.port], 2)
         running.install("two", NEW_NAME)
         await running.reload()
         assert await server_name(running) == "cohort two"
@@ -519,7 +562,7 @@ async def test_a_version_that_does_not_start_is_refused(tmp_path: Path) -> None:
     """The rehearsal finds it out, and says what it said."""
     async with backend("old") as (_, port), upgrade(tmp_path) as running:
         await running.put_plan(plan(port, port, 0))
-        load = Load(running.port, 2)
+        load = Load([running.port], 2)
         running.install("two", BROKEN_PROGRAM)
         await running.reload("refused")
         assert "nothing_of_that_name" in running.program.log
@@ -531,7 +574,7 @@ async def test_old_workers_serve_on_while_new_ones_do_not_come_up(tmp_path: Path
     async with backend("old") as (_, port), backend("new") as (_, canary), upgrade(tmp_path) as running:
         await running.put_plan(plan(port, canary, 0))
         workers = [each["pid"] for each in (await running.state())["workers"]]
-        load = Load(running.port, 2)
+        load = Load([running.port], 2)
         running.install("two", BROKEN_WORKER, IMPATIENT)
         before = await running.counts()
         running.hang_up()

@@ -71,6 +71,14 @@ class SharedMemory:
         grow(self.descriptor, shared.size(places))
         self._map()
 
+    def restore(self, regions: bytes) -> None:
+        """Go on with numbers that were kept; to be called before anybody counts."""
+        self.view[shared.WORDS_BYTES : shared.WORDS_BYTES + len(regions)] = regions
+
+    def regions(self) -> bytes:
+        """All numbers, to be kept."""
+        return bytes(self.view[shared.WORDS_BYTES :])
+
     def words(self, descriptor: int) -> Words:
         """The words that a worker with this memory looks at."""
         return self._earlier.get(descriptor) or Words(self.view)

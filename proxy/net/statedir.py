@@ -1,10 +1,12 @@
-"""The state directory of one proxy: the last good plan and the abort latch. One supervisor at a time owns it."""
+"""The state directory of one proxy: plan, abort latch, counters between two runs. One supervisor at a time owns it."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
+from hashlib import blake2b
 from pathlib import Path
 
 from proxy.document import MAX_DOCUMENT_BYTES
@@ -16,7 +18,9 @@ log = logging.getLogger("cohort.state")
 
 PLAN_NAME = "plan.json"
 LATCH_NAME = "latch.json"
+COUNTERS_NAME = "counters"
 LOCK_NAME = "lock"
+_COUNTERS_BYTES = 512 * 1_048_576  # 504 workers of 0.6 MiB
 _STORED_PLAN_BYTES = 16 * MAX_DOCUMENT_BYTES  # a stored plan spells every default out
 
 
@@ -42,6 +46,7 @@ class StateDir:
         self.path = path.absolute()
         self._plan = path / PLAN_NAME
         self._latch = path / LATCH_NAME
+        self._counters = path / COUNTERS_NAME
         if lock is not None:
             self._lock = lock
             return
@@ -94,6 +99,38 @@ class StateDir:
             OSError: The one before it is still there.
         """
         write_atomic(self._plan, plan.model_dump_json(by_alias=True).encode())
+
+    def write_counters(self, boot: str, layout: int, regions: bytes) -> None:
+        """Keep the numbers of a proxy that ends in order, for the next start.
+
+        Raises:
+            OSError: They are not kept.
+        """
+        digest = blake2b(regions, digest_size=16).hexdigest()
+        head = json.dumps({"boot": boot, "layout": layout, "digest": digest}).encode()
+        write_atomic(self._counters, head + b"\n" + regions)
+
+    def take_counters(self, layout: int) -> tuple[str, bytes] | None:
+        """What `write_counters` kept, once: whoever is killed before the next order finds none, and begins at zero.
+
+        Returns:
+            ``boot`` and the regions; None if there are none, or if they are damaged or of another layout.
+        """
+        try:
+            content = read_bounded(self._counters, _COUNTERS_BYTES)
+            remove(self._counters)
+            head, _, regions = content.partition(b"\n")
+            found = json.loads(head)
+            digest = blake2b(regions, digest_size=16).hexdigest()
+            if (found["layout"], found["digest"]) == (layout, digest):
+                return str(found["boot"]), regions
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("counters begin at zero: %s: %s", self._counters, error)
+            return None
+        log.warning("counters begin at zero: those in stateDir are damaged, or of another version")
+        return None
 
     def read_latch(self, now_wall_s: float) -> Latch | None:
         """The abort that stood when the last supervisor ended; one that cannot be read stands too."""

@@ -41,7 +41,8 @@ from proxy.net.statedir import StateDir
 from proxy.net.web import Site
 from proxy.net.workers import WORKER, Slot, Workers
 from proxy.plan import Plan
-from proxy.shared import region
+from proxy.region import REGION_BYTES
+from proxy.shared import LAYOUT_ID, region
 from proxy.stats import stats_document
 
 log = logging.getLogger("cohort.supervisor")
@@ -99,7 +100,7 @@ class Supervisor:
             slots = self._openings.slots()
             self._workers = Workers(slots, self._memory, told, time.monotonic, command, before)
             self._opened = stack.pop_all()  # everything is there: from here on it is closed at the end of `run`
-        self.boot = inherited.boot if inherited and not self._memory.is_new else secrets.token_hex(8)
+        self.boot = inherited.boot if inherited and not self._memory.is_new else self._restore_counters(inherited)
         self.discovery = Discovery(
             Resolver(settings.resolver),
             HttpProbe(self._credentials.upstream_context),
@@ -118,6 +119,23 @@ class Supervisor:
         self._breaker.trips |= inherited.trips if inherited else {}
         self._listeners = self._openings.names()
         self._make_sites()
+
+    def _restore_counters(self, inherited: Handover | None) -> str:
+        """Go on with the numbers of a run that ended in order; returns whose they are."""
+        kept = self._state_dir.take_counters(LAYOUT_ID) if inherited is None else None
+        if kept is None or len(kept[1]) % REGION_BYTES:
+            return secrets.token_hex(8)
+        boot, regions = kept
+        self._memory.reserve(len(regions) // REGION_BYTES)
+        self._memory.restore(regions)
+        return boot
+
+    def _keep_counters(self) -> None:
+        """Nobody counts any more."""
+        try:
+            self._state_dir.write_counters(self.boot, LAYOUT_ID, self._memory.regions())
+        except OSError as error:
+            log.warning("counters are not kept, the next start begins at zero: %s", error)
 
     def _make_sites(self) -> None:
         rules = AccessRules(self._start.token, time.monotonic)
@@ -315,6 +333,7 @@ class Supervisor:
             await self._speak()
             log.info("listening on %s", ", ".join(self._listeners))
             await self._work()
+            await asyncio.to_thread(self._keep_counters)
             log.info("left in order")
 
     def _resume(self, inherited: Handover) -> None:

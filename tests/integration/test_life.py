@@ -439,6 +439,25 @@ async def test_a_killed_supervisor_is_replaced_by_a_start(tmp_path: Path) -> Non
         assert (await ask(running.port)).status == 200
 
 
+async def test_counters_outlive_a_restart_in_order(tmp_path: Path) -> None:
+    """They go on under the same boot."""
+    async with backend("old") as (service, port), life(tmp_path) as running:
+        await running.put_plan(plan(port, port, 0))
+        boot = (await running.state())["boot"]
+        for _ in range(2):
+            for _ in range(20):
+                assert (await ask(running.port)).status == 200
+            assert await running.stop() == 0
+            await running.start()
+
+            async def ready() -> bool:
+                return bool((await running.state())["ready"])
+
+            await until(ready)
+        assert (await running.state())["boot"] == boot
+        assert counted(await running.get("/stats"), "stable") == service.requests == 40
+
+
 async def test_a_rolling_restart_of_two_proxies_loses_nobody(tmp_path: Path) -> None:
     """F27: clients learn 2 s after SIGTERM who is left, within the lame duck; a second SIGTERM changes nothing."""
     timeouts = {"lameDuck": "4s", "drain": "10s"}

@@ -67,3 +67,24 @@ def test_a_latch_that_cannot_be_read_stands(tmp_path: Path, state: StateDir) -> 
     """In doubt everybody is on stable."""
     (tmp_path / "a" / "state" / "latch.json").mkdir()
     assert state.read_latch(0.0) is not None
+
+
+def test_counters_are_kept_once(state: StateDir) -> None:
+    """Whoever is killed later must not go on with numbers of before: they would run backwards."""
+    assert state.take_counters(7) is None
+    state.write_counters("0b", 7, b"\0\n" * 100)
+    assert state.take_counters(7) == ("0b", b"\0\n" * 100)
+    assert state.take_counters(7) is None
+
+
+@pytest.mark.parametrize("damage", ["layout", "bytes", "head"])
+def test_counters_that_cannot_be_used_are_left_out(tmp_path: Path, state: StateDir, damage: str) -> None:
+    """Another version's, or what a disk has spoilt."""
+    state.write_counters("0b", 7, b"numbers")
+    path = next(tmp_path.rglob("counters"))
+    if damage == "bytes":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "head":
+        path.write_bytes(b"[]\nnumbers")
+    assert state.take_counters(8 if damage == "layout" else 7) is None
+    assert not path.exists()

@@ -10,7 +10,7 @@ import pytest
 
 from proxy.errors import UpstreamError
 from proxy.net.upstream import Upstream
-from tests.support.dataplane import REPLY, Proxy, answer, plan, replies, service, until
+from tests.support.dataplane import REPLY, Handler, Proxy, Service, answer, plan, replies, service, until
 
 GET = b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n"
 PAGE = b"GET /.cohort/preview HTTP/1.1\r\nHost:a\r\n\r\n"
@@ -170,3 +170,30 @@ async def test_an_exchange_that_breaks_does_not_end_the_worker(monkeypatch: pyte
             assert (await answer(reader)).endswith(b"ok")
             first.close()
             writer.close()
+
+
+async def test_surplus_behind_a_full_read_is_not_the_next_answer() -> None:
+    """Contract item 13: an answer that ends where a read ends leaves its surplus with the kernel, and the client's next
+    request must not find it there."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    size = 65_536 - len(head % 65_536)
+    surplus = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
+
+    def split(running: Service) -> Handler:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if running.connections == 1:
+                await running.read_head(reader)
+                writer.write(head % size + b"x" * size + surplus)
+            while True:
+                await running.read_head(reader)
+                writer.write(REPLY)
+
+        return serve
+
+    async with service(split) as (_, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        writer.write(GET * 2)
+        assert (await answer(reader)).endswith(b"x")
+        assert (await answer(reader)).endswith(b"ok")
+        writer.close()

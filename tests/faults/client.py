@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 LIMIT_BYTES = 1 << 20  # what is read ahead of a stream
+IDLE_S = 60.0  # below the proxy's 75 s: a connection that both sides may end at once is a race that nobody can win
 
 
 class Fault(Exception):
@@ -122,7 +124,7 @@ class Pool:
     def __init__(self, size: int, tls: ssl.SSLContext | None) -> None:
         self._size = size
         self._tls = tls
-        self._idle: list[tuple[int, Connection]] = []
+        self._idle: list[tuple[int, float, Connection]] = []
 
     async def take(self, port: int) -> Connection:
         """An idle connection to this port, or a new one.
@@ -131,8 +133,8 @@ class Pool:
             Fault: As `Connection.open`.
         """
         while self._idle:
-            to, connection = self._idle.pop()
-            if to == port and not connection.is_over:
+            to, since, connection = self._idle.pop()
+            if to == port and time.monotonic() - since < IDLE_S and not connection.is_over:
                 return connection
             connection.close()
         return await Connection.open(port, self._tls)
@@ -140,13 +142,13 @@ class Pool:
     def give(self, port: int, connection: Connection) -> None:
         """Put one back whose answer was complete."""
         if len(self._idle) < self._size:
-            self._idle.append((port, connection))
+            self._idle.append((port, time.monotonic(), connection))
         else:
             connection.close()
 
     async def close(self) -> None:
-        for _, connection in self._idle:
+        for _, _, connection in self._idle:
             connection.close()
-        for _, connection in self._idle:
+        for _, _, connection in self._idle:
             with contextlib.suppress(OSError):
                 await connection.writer.wait_closed()

@@ -234,7 +234,7 @@ async def jumping_clock(run: Run) -> None:
     clock = Clock(run.folder)
     await clock.build()
     count = round(run.scale.pick(2000, 50))
-    async with run.stand(prefix=clock.prefix, timeouts={"keepAlive": "5s", "upstreamKeepAlive": "4s"}) as stand:
+    async with run.stand(prefix=clock.prefix, timeouts={"upstreamKeepAlive": "4s"}) as stand:
         await stand.adopt(stand.plan(3000, users=[{"mint": {"maxAge": "2160h"}}]))
         dates = []
         async with stand.load(cookies=known_users(stand.keys, count)) as load:

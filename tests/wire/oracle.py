@@ -192,7 +192,7 @@ def _accounts(evidence: Evidence) -> list[str]:
     heads = len([message for call in calls for message in call.reader.messages[call.first :]])
     relayed = delta("cohort_upstream_duration_seconds_count")
     failed = delta("cohort_upstream_failures_total") + delta("cohort_retries_total")
-    left += delta("cohort_downstream_rejected_total", cause="timeout")
+    left += sum(delta("cohort_downstream_rejected_total", cause=cause) for cause in ("limit", "timeout"))
     found = []
     if not sent - unsure <= heads <= sent:
         found.append(f"I1: services read {heads} requests, the proxy counted {sent} (of these {unsure} maybe not sent)")

@@ -36,6 +36,16 @@ class Life(RealProxy):
         assert self.program.process is not None
         return self.program.process.pid
 
+    async def put_plan(self, plan: dict[str, Any], if_match: str = "*") -> tuple[int, Any]:
+        """Offered again while workers are slow to come up: a busy machine takes more than the 5 s that a plan waits."""
+
+        async def put() -> Any:
+            answer = await super(Life, self).put_plan(plan, if_match)
+            return None if answer[0] == 503 else answer
+
+        found: tuple[int, Any] = await until(put)
+        return found
+
     def hang_up(self) -> None:
         os.kill(self.pid, signal.SIGHUP)
 

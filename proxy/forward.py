@@ -64,6 +64,8 @@ class RequestRules:
         action = _SPOKEN.get(name, _KEEP)
         if folded.startswith(OWN_PREFIX):
             action = _DROP
+        elif self._trusted and folded != name and folded in self._dropped:
+            action = _DROP  # whoever is trusted means the name with "-", and may not have looked at the other
         elif self._trusted:
             action = _HOP if name in _CONTINUED else action
         elif folded in self._dropped or (folded != name and folded in _SPOKEN):

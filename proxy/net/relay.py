@@ -505,6 +505,10 @@ class Relay:
                 self._fail(0, "")
         elif self._upstream is None:
             self._fail(503, "overflow")
+        elif self._upstream.is_starved:
+            self._fail(
+                503, ""
+            )  # we did not read: the buffers of this worker are full, and that is not the service's fault
         else:
             any_byte = self._upstream.any_byte
             self._upstream.close()

@@ -149,6 +149,11 @@ class Upstream(asyncio.BufferedProtocol):
             if not self._holds and self._transport is not None:
                 self._transport.resume_reading()
 
+    @property
+    def is_starved(self) -> bool:
+        """Whether it is not read because the buffers of this worker are full."""
+        return bool(self._holds & HOLD_BUDGET)
+
     def is_alive(self) -> bool:
         """Ask the kernel whether the service has closed or sent anything: contract item 16. Cost: a system call."""
         if self._transport is None or self._transport.is_closing():
@@ -208,8 +213,10 @@ class Upstream(asyncio.BufferedProtocol):
         except UpstreamError as error:
             self._fail(error)
         if self._server.buffered > self._server.most_buffered and self.relay is not None:
+            is_first = not self.is_starved
             self.hold(HOLD_BUDGET)
-            self._server.starved.append(self)
+            if is_first:
+                self._server.starved.append(self)
 
     def _heads(self, relay: Relay | Copy, data: bytes) -> None:
         if self._pending:

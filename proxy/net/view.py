@@ -123,7 +123,7 @@ class View:
             self.mirror = ArmView(plan, arm, endpoints(arm, True), room(arm.name, True), is_mirror=True)
         self.pools = [*self.arms, self.mirror] if self.mirror else self.arms
         self.falls_back = plan.on_arm_down == "Stable"
-        self.rules = (RequestRules(False, self.splitter.reserved), RequestRules(True, frozenset()))
+        self.rules = (RequestRules(False, self.splitter.reserved), RequestRules(True, self.splitter.reserved))
         self.response_rules = ResponseRules((plan.cookie_name, f"cohort_{plan.rollout.name}_preview"))
 
     def retire(self) -> None:

@@ -354,3 +354,17 @@ def test_a_request_for_websocket_is_said_anew() -> None:
     plain = request(*asks, first="POST /a?b HTTP/1.1")
     assert values(plain, b"upgrade") == []
     assert values(plain, b"connection") == [b"TE"]
+
+
+@pytest.mark.parametrize("line", ["X_Forwarded_For: 10.9.8.7", "x_forwarded-for: 10.9.8.7", "X_User_Id: 10.9.8.7"])
+def test_a_trusted_peer_is_believed_in_one_spelling(line: str) -> None:
+    """A balancer that replaces the field with "-" may pass on its client's own with "_"."""
+    fields = f"{line}\r\nX-Forwarded-For: 192.0.2.9\r\nX-User-Id: anna"
+    head = f"GET /a?b HTTP/1.1\r\nHost: t\r\n{fields}\r\n\r\n".encode()
+    rules = RequestRules(True, frozenset({b"x-user-id"}))
+    sent, _ = rules.head(
+        parse_request(head, LIMITS), b"/a?b", b"t", b"192.0.2.1", ID, LINES, b"cohort.arm=canary", b"", False
+    )
+    assert b"10.9.8.7" not in sent
+    assert values(sent, b"x-forwarded-for") == [b"192.0.2.9, 192.0.2.1"]
+    assert values(sent, b"x-user-id") == [b"anna"]

@@ -269,6 +269,33 @@ async def test_reading_pauses_when_all_buffers_are_full() -> None:
         writer.close()
 
 
+async def test_a_service_that_was_not_read_for_want_of_room_is_not_to_blame() -> None:
+    """Slow readers of others must not cost an arm its endpoints, nor a rollout its verdict."""
+    sizes = asyncio.Event()
+
+    async def long(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        await sizes.wait()
+        writer.write(b"x" * 1_000_000)
+        await writer.drain()
+
+    settings = {"timeouts": {"bodyIdle": "300ms"}}
+    async with service(scripted(long)) as (_, port), Proxy(settings) as proxy:  # type: ignore[arg-type]
+        proxy.adopt(plan([port], []))
+        reader, writer = await proxy.open()
+        writer.write(LAST)
+        await reader.readuntil(b"\r\n\r\n")
+        proxy.server.buffered += 2 * proxy.server.most_buffered  # as if others had filled them
+        sizes.set()
+        async with asyncio.timeout(5):
+            assert len(await reader.read()) < 1_000_000
+        proxy.server.buffered -= 2 * proxy.server.most_buffered
+        writer.close()
+        assert not series(proxy, "upstream_failures")
+        assert [labels[-1] for labels in series(proxy, "requests")] == ["ok"]
+
+
 async def test_the_limit_of_open_files_lowers_the_limit_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contract item 17: always below RLIMIT_NOFILE, where uvloop would accept and close. F23."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.cli.exits import NOT_REACHABLE, REFUSED, TIMED_OUT, WRONG_USE
 from proxy.config import Endpoints, Limits, ResolverSettings, Timeouts
 from proxy.document import Document
 from proxy.errors import DownstreamError
@@ -76,10 +77,10 @@ def test_every_status_of_ours_is_told() -> None:
     assert _statuses() - {int(status) for status in re.findall(r"^\| (\d{3}) \|", ERRORS, re.M)} == set()
 
 
-def _messages() -> set[str]:
-    """Formats of the proxy's warnings and errors."""
+def _messages(package: str) -> set[str]:
+    """Formats of a package's warnings and errors."""
     found = set()
-    for path in (ROOT / "proxy").rglob("*.py"):
+    for path in (ROOT / package).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if (
                 isinstance(node, ast.Call)
@@ -92,11 +93,17 @@ def _messages() -> set[str]:
     return found
 
 
-def test_every_warning_is_told() -> None:
+@pytest.mark.parametrize(("package", "where"), [("proxy", "worker|supervisor"), ("controller", "controller")])
+def test_every_warning_is_told(package: str, where: str) -> None:
     """With what it means and what to do; and none that nobody says."""
-    told = set(re.findall(r"^\| `([^`]+)` \| (?:worker|supervisor)", ERRORS, re.M))
-    assert _messages() - told == set()
-    assert told - _messages() == set()
+    told = set(re.findall(rf"^\| `([^`]+)` \| (?:{where}) ", ERRORS, re.M))
+    assert told == _messages(package)
+
+
+def test_every_exit_status_is_told() -> None:
+    """surface.md, Commands: 0 done or healthy, and one for each way to fail."""
+    told = set(re.findall(r"^\| (\d) \|", ERRORS.partition("## How commands end")[2], re.M))
+    assert told == {str(status) for status in (0, REFUSED, WRONG_USE, NOT_REACHABLE, TIMED_OUT)}
 
 
 def test_a_refusal_says_what_was_expected_and_what_came() -> None:

@@ -23,6 +23,7 @@ QUIET_S = 0.12  # without anything new before an outcome counts: a second respon
 NEVER_S = 4.5  # without anything new before a case is given up: twice the longest of the proxy's time-outs
 BLOCKED_S = 2.0  # for which a write may stand still once an outcome is there
 CASE_S = 40.0
+STUCK = "harness: the case took too long"
 SETTLE_S = 3.0  # for the proxy to finish what a case began
 VICTIMS = 5  # I4
 VICTIM_S = 1.0
@@ -70,7 +71,7 @@ async def run_case(stand: Stand, case: Case) -> Result:
     except (FillError, StandError) as error:
         result.faults.append(f"harness: {error}")
     except TimeoutError:
-        result.faults.append("harness: the case took too long")
+        result.faults.append(STUCK)
     if not result.faults:
         result.faults += _shares(case, versions)
     for fault in await probe(stand):

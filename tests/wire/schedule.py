@@ -10,7 +10,7 @@ from tests.wire.case import Await, Case, CaseFile, Drip, Pause
 from tests.wire.features import obstacle
 from tests.wire.lenient import PERSONALITIES
 from tests.wire.profile import response_head_ms
-from tests.wire.run import Result, at_rest, leaks, own_descriptors, probe, run_case
+from tests.wire.run import STUCK, Result, at_rest, leaks, own_descriptors, probe, run_case
 from tests.wire.stand import stand
 
 LANES = 6  # proxies at once: most cases wait most of the time
@@ -141,7 +141,9 @@ async def run_all(file: CaseFile, only: Sequence[str]) -> Report:
     return report
 
 
-async def _run_group(group: Group, limits: Mapping[str, int], report: Report, lanes: asyncio.Semaphore) -> None:
+async def _run_group(
+    group: Group, limits: Mapping[str, int], report: Report, lanes: asyncio.Semaphore, is_again: bool = False
+) -> None:
     async with lanes, stand(group.profile, limits, group.response_head_ms, group.personality) as running:
         await probe(running)
         await at_rest(running)
@@ -149,12 +151,21 @@ async def _run_group(group: Group, limits: Mapping[str, int], report: Report, la
         cases = group.cases
         for index, case in enumerate(cases):
             result = await run_case(running, case)
+            if STUCK in result.faults and not is_again:
+                # A loop that has lost one of its sockets loses the next ones of that number too.
+                await asyncio.to_thread(asyncio.run, _run_apart(replace(group, cases=cases[index:]), limits, report))
+                return
             report.results.append(result)
             if result.timing and not result.faults:
                 report.late.append((group, result))
             following = cases[index + 1 :]
             if not following or following[0].class_ != case.class_:
                 report.leaks += [f"{group.profile}, class {case.class_}: {text}" for text in await leaks(running, idle)]
+
+
+async def _run_apart(group: Group, limits: Mapping[str, int], report: Report) -> None:
+    """In a loop and before a proxy of their own; what is stuck there too has failed."""
+    await _run_group(group, limits, report, asyncio.Semaphore(1), is_again=True)
 
 
 async def _run_late(report: Report, limits: Mapping[str, int]) -> None:

@@ -13,6 +13,7 @@ from proxy.plan import Network
 
 MIB = 1_048_576
 _SERVER = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
+_RECEIVED_BY = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?::[0-9]{1,5})?")  # RFC 9110 section 7.6.3
 _TCP = re.compile(r"(\[[0-9a-fA-F:]+\]|[0-9.]*):(\d{1,5})")
 
 
@@ -36,6 +37,12 @@ def _server(text: str) -> str:
     if not 1 <= port <= 65535:
         raise ValueError(f"expected IPV4, IPV4:PORT, [IPV6] or [IPV6]:PORT, got {text!r}")
     return text
+
+
+def _received_by(text: str) -> str:
+    if _RECEIVED_BY.fullmatch(text):
+        return text
+    raise ValueError(f"expected a token of RFC 9110, with or without :PORT, got {text!r}")
 
 
 Listen = Annotated[str, AfterValidator(_listen)]
@@ -203,6 +210,7 @@ class ProxySettings(Document):
     trusted_peers: Annotated[tuple[Network, ...], Field(max_length=64)] = ()
     upstream_tls: UpstreamTls = UpstreamTls()
     default_host: Annotated[str, Field(max_length=255)] = "localhost"  # for HTTP/1.0 requests without Host
+    via: Annotated[str, Field(max_length=255), AfterValidator(_received_by)] | None = None  # no word of us unasked
     plan_file: str | None = None
     state_dir: str = "state"
     keys_dir: str = "keys"

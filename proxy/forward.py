@@ -13,7 +13,7 @@ from dataclasses import replace
 from proxy.baggage import replace as with_member
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Field, Request, Response
 
-_KEEP, _DROP, _HOP, _REQUEST_ID, _TRACE, _STATE, _BAGGAGE = range(7)
+_KEEP, _DROP, _HOP, _REQUEST_ID, _TRACE, _STATE, _BAGGAGE, _PATH = range(8)
 
 # What a request's fields tell: the lines that go on as they came; the value of X-Request-Id, empty if it is not one;
 # the lines of a trace, empty if none is valid; the value of baggage; and those of the forwarded set by name, None where
@@ -51,17 +51,25 @@ MAX_STATES = 32  # members of tracestate; section 3.3.1.1
 
 
 class RequestRules:
-    """How the fields of requests go on under one plan, for peers of one degree of trust."""
+    """How the fields of requests go on under one plan, for peers of one degree of trust.
 
-    def __init__(self, trusted: bool, identity_fields: frozenset[bytes]) -> None:
+    Args:
+        trusted: What they say of the hops before us is believed.
+        identity_fields: Lower-case names that count from trusted peers only.
+        via: Our name in ``Via``; empty: the field is not ours to speak of, and goes on as it came.
+    """
+
+    def __init__(self, trusted: bool, identity_fields: frozenset[bytes], via: bytes = b"") -> None:
         self._trusted = trusted
+        self._via = via
+        self._spoken = _SPOKEN | {b"via": _PATH} if via else _SPOKEN
         self._dropped = identity_fields | FORWARDED_FIELDS
         self._actions: dict[bytes, int] = {}
 
     def _classify(self, name: bytes) -> int:
         """What to do with a field; a name with ``_`` counts as the one with ``-``, as CGI-like services read it."""
         folded = name.replace(b"_", b"-")
-        action = _SPOKEN.get(name, _KEEP)
+        action = self._spoken.get(name, _KEEP)
         if folded.startswith(OWN_PREFIX):
             action = _DROP
         elif self._trusted and folded != name and folded in self._dropped:
@@ -133,7 +141,7 @@ class RequestRules:
 
     def _read(self, request: Request) -> Told:
         """Sort the fields: what goes on as it came, and what is said together with our own words."""
-        kept, request_id, traces, states, baggage = [], b"", [], None, None
+        kept, request_id, traces, states, baggage, path = [], b"", [], None, None, None
         forwarded: dict[bytes, bytes] | None = {} if self._trusted else None
         for name, line, value in request.fields:
             action = self._actions.get(name)
@@ -153,6 +161,10 @@ class RequestRules:
             elif action == _HOP:
                 assert forwarded is not None  # untrusted peers' are dropped
                 forwarded[name] = _joined(forwarded.get(name), value)
+            elif action == _PATH:
+                path = _joined(path, value)
+        if self._via:
+            kept.append(_via_line(path, request.http11, self._via))
         return b"".join(kept), request_id, _trace_lines(traces, states or b""), baggage, forwarded or None
 
 
@@ -182,6 +194,11 @@ def _joined(before: bytes | None, value: bytes) -> bytes:
     return value if before is None else b"%b, %b" % (before, value)
 
 
+def _via_line(path: bytes | None, http11: bool, via: bytes) -> bytes:
+    """The way of a message with our hop behind it, and the version in which we received it. RFC 9110 section 7.6.3."""
+    return b"Via: %b\r\n" % _joined(path or None, b"1.%d %b" % (http11, via))
+
+
 def _trace_lines(parents: list[bytes], states: bytes) -> bytes:
     """The lines of one valid trace as they came; empty for any other, whose state belongs to nothing."""
     if len(parents) != 1 or not _TRACEPARENT.fullmatch(parents[0]):
@@ -201,7 +218,7 @@ def sent_id(request: Request) -> bytes:
 
 
 def passed_on(fields: Iterable[Field]) -> bytes:
-    """The lines of an interim response or of trailers without those in which a service speaks for us."""
+    """The lines of an interim response, or of trailers, without those in which a service speaks for us."""
     return b"".join(line for name, line, _ in fields if not name.replace(b"_", b"-").startswith(OWN_PREFIX))
 
 
@@ -218,9 +235,12 @@ class ResponseRules:
 
     Args:
         cookie_names: Cookies that are ours: a service that sets one is ignored.
+        via: As of `RequestRules`.
     """
 
-    def __init__(self, cookie_names: Iterable[str]) -> None:
+    def __init__(self, cookie_names: Iterable[str], via: bytes = b"") -> None:
+        self._via = via
+        self._inspected = _INSPECTED | {b"via": _WAY} if via else _INSPECTED
         names = b"|".join(re.escape(name.encode()) for name in cookie_names)
         self._own_cookie = re.compile(rb"[ \t]*(?:%b)[ \t]*(?:=|;|\Z)" % names)
         self._actions: dict[bytes, int] = {}
@@ -229,8 +249,8 @@ class ResponseRules:
         action = _PLAIN
         if name.replace(b"_", b"-").startswith(OWN_PREFIX):
             action = _OURS
-        elif name in _INSPECTED:
-            action = _INSPECTED[name]
+        elif name in self._inspected:
+            action = self._inspected[name]
         elif name.endswith(b"-cache-control") or name == b"surrogate-control":
             action = _TARGETED
         if len(self._actions) >= MAX_NAMES:
@@ -273,9 +293,17 @@ class ResponseRules:
             response.status, response.reason, kept, cookies, explained, own_date or date, framing,
         )  # fmt: skip
 
+    def interim(self, response: Response) -> bytes:
+        """The lines of an interim response that go on."""
+        if not self._via:
+            return passed_on(response.fields)
+        others = [field for field in response.fields if field[0] != b"via"]
+        path = b", ".join(value for name, _, value in response.fields if name == b"via")
+        return passed_on(others) + _via_line(path, response.http11, self._via)
+
     def _read(self, response: Response) -> ToldAnswer:
         """Sort the fields: what goes on as it came, Date, Cache-Control, and what is only for caches on the way."""
-        kept, date, cache, targeted = [], b"", None, b""
+        kept, date, cache, targeted, path = [], b"", None, b"", None
         for name, line, value in response.fields:
             action = self._actions.get(name)
             if action is None:
@@ -291,6 +319,10 @@ class ResponseRules:
                 cache = _joined(cache, value)
             elif action == _TARGETED:
                 targeted += line
+            elif action == _WAY:
+                path = _joined(path, value)
+        if self._via:
+            kept.append(_via_line(path, response.http11, self._via))
         return b"".join(kept), date, cache, targeted
 
     def _with_prefix(self, response: Response, prefix: bytes) -> bytes:
@@ -303,7 +335,7 @@ class ResponseRules:
 
 
 # Targeted cache fields (RFC 9213, Edge Architecture) would override the private that goes with our cookie.
-_PLAIN, _OURS, _DATE, _SET_COOKIE, _CACHE, _TARGETED = range(6)
+_PLAIN, _OURS, _DATE, _SET_COOKIE, _CACHE, _TARGETED, _WAY = range(7)
 _INSPECTED = {b"date": _DATE, b"set-cookie": _SET_COOKIE, b"cache-control": _CACHE}
 
 

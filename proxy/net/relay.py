@@ -309,8 +309,8 @@ class Relay:
         request = self.request
         if request.http11 and (response.status != 100 or (request.expect_continue and not self._continued)):
             self._continued = self._continued or response.status == 100
-            head = b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason, passed_on(response.fields))
-            self._client.write(head)
+            lines = self._view.response_rules.interim(response)
+            self._client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, response.reason, lines))
 
     def switched(self, response: Response, connection: Upstream) -> Tunnel:
         """A 101: its head goes to the client, and both connections to the tunnel that is returned.

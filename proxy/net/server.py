@@ -150,7 +150,8 @@ class Server:
         Raises:
             ValueError: It cannot be compiled.
         """
-        view = View(plan, self._keys, self.trusted, os.urandom, self._arm_endpoints, self._room)
+        via = (self.settings.via or "").encode()
+        view = View(plan, self._keys, self.trusted, os.urandom, self._arm_endpoints, self._room, via)
         for arm in view.pools:
             self._refresh(arm)
         self._views[sequence] = view

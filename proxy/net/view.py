@@ -113,7 +113,7 @@ class View:
 
     def __init__(self, plan: Plan, keys: Keys, trusted: TrustedPeers, rng: Callable[[int], bytes],
                  endpoints: Callable[[Arm, bool], list[Endpoint]],
-                 room: Callable[[str, bool], Room]) -> None:  # fmt: skip
+                 room: Callable[[str, bool], Room], via: bytes = b"") -> None:  # fmt: skip
         self.plan = plan
         self.splitter = Splitter(plan, keys, trusted, rng)
         self.arms = [ArmView(plan, arm, endpoints(arm, False), room(arm.name, False)) for arm in plan.arms]
@@ -123,8 +123,11 @@ class View:
             self.mirror = ArmView(plan, arm, endpoints(arm, True), room(arm.name, True), is_mirror=True)
         self.pools = [*self.arms, self.mirror] if self.mirror else self.arms
         self.falls_back = plan.on_arm_down == "Stable"
-        self.rules = (RequestRules(False, self.splitter.reserved), RequestRules(True, self.splitter.reserved))
-        self.response_rules = ResponseRules((plan.cookie_name, f"cohort_{plan.rollout.name}_preview"))
+        self.rules = (
+            RequestRules(False, self.splitter.reserved, via),
+            RequestRules(True, self.splitter.reserved, via),
+        )
+        self.response_rules = ResponseRules((plan.cookie_name, f"cohort_{plan.rollout.name}_preview"), via)
 
     def retire(self) -> None:
         """No request begins under this plan any more."""

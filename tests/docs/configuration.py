@@ -31,6 +31,7 @@ SHAPES = {  # what a validator's function or a pattern stands for
     "_listen": "`:PORT`, `IPV4:PORT` or `[IPV6]:PORT`",
     "_listen_or_unix": "`unix:PATH`, `:PORT`, `IPV4:PORT` or `[IPV6]:PORT`",
     "_server": "`IPV4`, `IPV4:PORT`, `[IPV6]` or `[IPV6]:PORT`",
+    "_received_by": "token of RFC 9110, with or without `:PORT`",
     "_host_name": "DNS name",
     "_network": "network, `192.0.2.0/24`",
     "_target": "path that starts with `/`, with or without a query",

@@ -55,3 +55,16 @@ def test_what_is_no_address_is_no_name_server(server: str) -> None:
 def test_bounds_of_a_ttl_are_in_order() -> None:
     assert faults(resolver={"minTtl": "10s", "maxTtl": "5s"}) == ["resolver: minTtl is above maxTtl"]
     assert len(faults(resolver={"minTtl": "0s"})) == 1
+
+
+@pytest.mark.parametrize("name", ["edge", "edge:8080", "a!b~c", "shop.example"])
+def test_our_name_in_via_is_a_token_with_or_without_a_port(name: str) -> None:
+    """RFC 9110 section 7.6.3: received-by."""
+    assert validate(ProxySettings, {"via": name}).via == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "1.1 edge", "edge:", ":80", "a,b", "edge:123456", "é", "a\r\nX: y", "a" * 256]
+)
+def test_what_is_no_name_is_refused_in_via(name: str) -> None:
+    assert [fault.split(":")[0] for fault in faults(via=name)] == ["via"]

@@ -21,13 +21,14 @@ ID = b"0123456789abcdef0123456789abcdef"
 LINES = decision_lines("canary", "shop/checkout", "v2", "split", 7)
 
 
-def request(*lines: str, first: str = "GET /a?b HTTP/1.1", trusted: bool = False, **changes: object) -> bytes:
+def request(*lines: str, first: str = "GET /a?b HTTP/1.1", trusted: bool = False, via: bytes = b"",
+            **changes: object) -> bytes:  # fmt: skip
     head = "\r\n".join((first, "Host: t", *lines, "", "")).encode("latin-1")
     arguments = {
         "target": b"/a?b", "host": b"t", "peer": b"192.0.2.1", "fresh_id": ID, "lines": LINES,
         "baggage": b"cohort.arm=canary", "prefix": b"", "secure": False,
     } | changes  # fmt: skip
-    rules = RequestRules(trusted, frozenset() if trusted else frozenset({b"x-user-id"}))
+    rules = RequestRules(trusted, frozenset() if trusted else frozenset({b"x-user-id"}), via)
     return rules.head(parse_request(head, LIMITS), **arguments)[0]  # type: ignore[arg-type]
 
 
@@ -183,6 +184,38 @@ def test_nothing_of_one_request_is_remembered_for_the_next(lines: bytes) -> None
         assert values(head, b"baggage") == [b"k=v," + own]
 
 
+@pytest.mark.parametrize("trusted", [False, True])
+def test_via_goes_on_as_it_came_unless_we_are_told_our_name(trusted: bool) -> None:
+    """Contract item 6: off by default."""
+    assert values(request("Via: 1.0 a", "Via: 1.1 b", trusted=trusted), b"via") == [b"1.0 a", b"1.1 b"]
+    assert values(request(trusted=trusted), b"via") == []
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize(
+    ("first", "lines", "expected"),
+    [
+        ("GET / HTTP/1.1", (), b"1.1 edge"),
+        ("GET / HTTP/1.0", (), b"1.0 edge"),
+        ("GET / HTTP/1.1", ("Via: 1.0 a, 1.1 b (c)",), b"1.0 a, 1.1 b (c), 1.1 edge"),
+        ("GET / HTTP/1.0", ("via: 1.0 a", "X-A: 1", "VIA: HTTP/1.1 b"), b"1.0 a, HTTP/1.1 b, 1.0 edge"),
+        ("GET / HTTP/1.1", ("Via:",), b"1.1 edge"),
+        ("GET / HTTP/1.1", ("Connection: via", "Via: 1.0 a"), b"1.1 edge"),
+    ],
+)
+def test_our_hop_is_appended_to_via(trusted: bool, first: str, lines: tuple[str, ...], expected: bytes) -> None:
+    """RFC 9110 section 7.6.3: the version in which the message was received, in the order of the hops, on one line."""
+    assert values(request(*lines, first=first, trusted=trusted, via=b"edge"), b"via") == [expected]
+
+
+def test_our_hop_stands_once_in_a_head_seen_before() -> None:
+    memo, rules = HeadMemo(LIMITS), RequestRules(False, frozenset(), b"edge:8080")
+    for number in range(5):
+        parsed = memo.parse(b"GET /%d HTTP/1.1\r\nHost: t\r\nVia: 1.0 a\r\n\r\n" % number)
+        head, _ = rules.head(parsed, b"/", b"t", b"192.0.2.1", ID, b"", b"cohort.arm=a", b"", False)
+        assert values(head, b"via") == [b"1.0 a, 1.1 edge:8080"]
+
+
 def test_baggage_of_others_is_kept_and_our_member_is_ours() -> None:
     """Of whomever it comes; see `test_baggage`."""
     lines = ("baggage: user=1;p=2 , cohort.arm=stable", "baggage: cohort.arm;x=1,k=v,, cohort.army=2")
@@ -238,9 +271,10 @@ def test_names_that_clients_invent_are_not_remembered_for_ever() -> None:
 # --- responses
 
 
-def response(*lines: str, cookies: bytes = b"", explained: bytes = b"", prefix: bytes = b"") -> bytes:
-    head = "\r\n".join(("HTTP/1.1 200 OK", *lines, "Content-Length: 2", "", "")).encode("latin-1")
-    rules = ResponseRules(("cohort_checkout", "cohort_checkout_preview"))
+def response(*lines: str, cookies: bytes = b"", explained: bytes = b"", prefix: bytes = b"", via: bytes = b"",
+             version: str = "1.1") -> bytes:  # fmt: skip
+    head = "\r\n".join((f"HTTP/{version} 200 OK", *lines, "Content-Length: 2", "", "")).encode("latin-1")
+    rules = ResponseRules(("cohort_checkout", "cohort_checkout_preview"), via)
     return rules.head(parse_response(head, b"GET", LIMITS), explained, cookies, b"Date: now\r\n", prefix, b"\r\n")
 
 
@@ -254,6 +288,29 @@ def test_a_service_cannot_speak_for_us(line: str) -> None:
 def test_a_service_cannot_set_our_cookies(value: str) -> None:
     head = response(f"Set-Cookie: {value}", "Set-Cookie: app=1", "Set-Cookie: cohort_checkout2=1")
     assert values(head, b"set-cookie") == [b"app=1", b"cohort_checkout2=1"]
+
+
+@pytest.mark.parametrize(
+    ("version", "lines", "expected"),
+    [
+        ("1.1", (), b"1.1 edge"),
+        ("1.0", (), b"1.0 edge"),
+        ("1.1", ("Via: 1.1 a", "Date: then", "via: 2 b"), b"1.1 a, 2 b, 1.1 edge"),
+    ],
+)
+@pytest.mark.parametrize("prefix", [b"", b"/canary"])
+def test_answers_get_our_hop_too(version: str, lines: tuple[str, ...], expected: bytes, prefix: bytes) -> None:
+    """RFC 9110 section 7.6.3: in the other direction as well, with the version that the service speaks."""
+    assert values(response(*lines, via=b"edge", version=version, prefix=prefix), b"via") == [expected]
+    kept = [line.split(": ")[1].encode() for line in lines if line.lower().startswith("via")]
+    assert values(response(*lines, version=version, prefix=prefix), b"via") == kept
+
+
+def test_interim_responses_get_our_hop_too() -> None:
+    head = b"HTTP/1.1 103 Early Hints\r\nVia: 1.1 a\r\nLink: </a>\r\nX-Cohort-Arm: x\r\n\r\n"
+    parsed = parse_response(head, b"GET", LIMITS)
+    assert ResponseRules(()).interim(parsed) == b"Via: 1.1 a\r\nLink: </a>\r\n"
+    assert ResponseRules((), b"edge").interim(parsed) == b"Link: </a>\r\nVia: 1.1 a, 1.1 edge\r\n"
 
 
 def test_date_is_added_where_there_is_none() -> None:

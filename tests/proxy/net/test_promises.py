@@ -42,6 +42,21 @@ async def test_an_old_client_without_a_host_gets_the_configured_one() -> None:
         assert b"\r\nHost: shop.example\r\n" in backend.heads[0]
 
 
+async def test_our_hop_stands_in_via_where_we_have_a_name() -> None:
+    """RFC 9110 section 7.6.3: in what is forwarded either way, not in answers of our own; without a name nowhere."""
+    reply = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nVia: 1.0 inner\r\nContent-Length: 2\r\n\r\nok"
+    for name, sent, got in (("edge", b"1.0 a, 1.1 edge", b"1.0 inner, 1.1 edge"), ("", b"1.0 a", b"1.0 inner")):
+        async with service(replies(reply)) as (backend, port), Proxy({"via": name or None}) as proxy:
+            proxy.adopt(plan([port], []))
+            answered = await proxy.ask(b"GET /a HTTP/1.1\r\nHost: t\r\nVia: 1.0 a\r\nConnection: close\r\n\r\n")
+            hints, _, final = answered.partition(b"\r\n\r\n")
+            assert b"\r\nVia: %b\r\n" % sent in backend.heads[0]
+            assert b"\r\nVia: %b\r\n" % got in final
+            assert hints == b"HTTP/1.1 103 Early Hints" + b"\r\nVia: 1.1 edge" * bool(name)
+            own = await proxy.ask(b"OPTIONS * HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+            assert b"Via" not in own
+
+
 async def test_options_for_the_proxy_itself_are_answered() -> None:
     """Contract item 6."""
     async with service(replies(REPLY)) as (backend, port), Proxy({}) as proxy:

@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(shell for python in /usr/bin/python3 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python; done) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check style types arch bench bench-docs faults soak fuzz faults-docs docs clean
+.PHONY: help setup demo test test-kube kube-tools check style types arch bench bench-docs faults soak fuzz faults-docs docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,14 @@ demo: setup ## two versions, the proxy, a rollout and simulated users; Ctrl-C en
 test: check ## what CI runs; ARGS="-k name" narrows it
 	sh tests/support/components.sh
 	$(BIN)/python -m pytest $(ARGS)
+
+test-kube: setup ## tests/kube on a real API server; builds its programs first, 10 minutes once
+	sh tests/support/components.sh
+	$(BIN)/python -m tests.kube.tools
+	$(BIN)/python -m pytest tests/kube $(ARGS)
+
+kube-tools: setup ## etcd, API server, controller manager, kubectl and Helm from their Go modules; what is there stays
+	$(BIN)/python -m tests.kube.tools
 
 check: style types arch ## all that needs no test run
 

@@ -1,0 +1,49 @@
+"""The cluster of a session, and a namespace for each test."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kube.cluster import PROGRAMS, Cluster
+from tests.kube.tools import find
+
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One for all tests of a session; skips where its programs are not built (in CI that is a failure)."""
+    try:
+        for program in PROGRAMS:
+            find(program)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    folder = Path(tempfile.mkdtemp(prefix="cohort-kube-"))  # short: a socket file's path has at most 107 bytes
+    cluster = Cluster(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of this test's own."""
+    name = cluster.make_namespace()
+    yield name
+    cluster.call("DELETE", f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def restricted(cluster: Cluster) -> Iterator[str]:
+    """The same where Pod Security enforces `restricted`."""
+    name = cluster.make_namespace(**RESTRICTED)
+    yield name
+    cluster.call("DELETE", f"/api/v1/namespaces/{name}")

@@ -186,6 +186,7 @@ def _cohort(*arguments: str) -> list[str]:
 
 
 def _load(wish: Wish, ports: documents.Ports, secret: str, folder: Path) -> list[str]:
+    """The users' command. They are not marked as synthetic: here they play those by whom a version is judged."""
     mean_s = wish.users / documents.REQUESTS_A_SECOND
     think = f"{mean_s * 500:.0f}ms..{mean_s * 1500:.0f}ms"
     options = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,26 @@ def source(text: str) -> None:
         raise ValueError(f"expected http://... or a file; there is no such file: {text}")
 
 
+def key_file(text: str) -> None:
+    """A file that exists, or empty.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if text and not Path(text).is_file():
+        raise ValueError(f"expected a key file; there is no such file: {text}")
+
+
+def rollout_name(text: str) -> None:
+    """``namespace/name``, or empty.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if text and not re.fullmatch(r"[a-z0-9-]+/[a-z0-9-]+", text):
+        raise ValueError(f"expected NAMESPACE/NAME, got {text!r}")
+
+
 def header_value(text: str) -> None:
     """What a header can carry.
 
@@ -124,6 +145,10 @@ def _option(name: str, callback: Callable[..., Any], default: str, metavar: str,
 )
 @_option("--plans", checked(source), "", "SOURCE", "URL or file of plans, whose weights are held against moves.")
 @click.option("--report", default="", metavar="SINK", help="URL or file that is told what each user saw.")
+@_option(
+    "--synthetic-key", checked(key_file), "", "FILE", "The proxy's key `synthetic`: no request counts as a user's."
+)
+@_option("--rollout", checked(rollout_name), "", "NAMESPACE/NAME", "Whose synthetic users they are.")
 @click.option(
     "--web", type=click.IntRange(1, 65535), is_flag=False, flag_value=8089, help="Locust's page.  [port: 8089]"
 )
@@ -137,9 +162,13 @@ def command(**values: Any) -> None:
     generation gives that user, and a lost request (no connection, no whole answer, 502, 503, 504) fail the run.
     The service's own errors are counted by version and do not.
 
+    Proxies count these users as users, and judge by them, unless --synthetic-key and --rollout mark all requests.
+
     \b
     Exit: 0 no flip and no request lost; 1 otherwise; 2 wrong use.
     """
+    if bool(values["synthetic_key"]) != bool(values["rollout"]):
+        raise click.UsageError("--synthetic-key and --rollout belong together: give both or none")
     options = to_json(from_values(values))
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "loadtest.run", options])  # noqa: S606  # no shell, own module

@@ -35,6 +35,9 @@ class Options:
         version_header: A response header by which the service names its own version, compared with the proxy's word.
         plans: URL or file with plans, so that their weights can be held against moves; empty: none.
         report: URL or file that is told what each user saw last; empty: none.
+        synthetic_key: File of the secret that signs every request as synthetic; empty: none is, and all count as
+            users' requests.
+        rollout: ``namespace/name`` to sign for.
         web_port: Port of locust's own page; 0: none.
         progress_s: Seconds between progress lines; 0: none.
     """
@@ -54,6 +57,8 @@ class Options:
     version_header: str = ""
     plans: str = ""
     report: str = ""
+    synthetic_key: str = ""
+    rollout: str = ""
     web_port: int = 0
     progress_s: float = 5.0
     seed: int = 0

@@ -10,6 +10,7 @@ from typing import Protocol
 from loadtest.cookies import CookieJar
 from loadtest.flip import Answer, Flip, Ledger, Track
 from loadtest.options import Options
+from loadtest.tag import Tagger
 from loadtest.tally import Tally
 
 LOST_STATUSES = frozenset((502, 503, 504))  # what a proxy answers when it got no answer
@@ -71,14 +72,21 @@ class Sight:
 
 
 class Crowd:
-    """All users of one run: their identities, their journey, and the ledger and tally of what they saw."""
+    """All users of one run: their identities, their journey, and the ledger and tally of what they saw.
 
-    def __init__(self, options: Options, journey: Sequence[tuple[str, str]], ids: Iterator[int]) -> None:
+    Args:
+        tagger: Marks their requests as synthetic; None: they count as users.
+    """
+
+    def __init__(
+        self, options: Options, journey: Sequence[tuple[str, str]], ids: Iterator[int], tagger: Tagger | None = None
+    ) -> None:
         self.options = options
         self.journey = journey
         self.ledger = Ledger()
         self.tally = Tally()
         self._ids = ids
+        self._tagger = tagger
         self._is_over = False
         self._named = options.identity != "cookie"
         self._version_header = options.version_header.lower()
@@ -113,6 +121,8 @@ class Crowd:
         """The user's next request. ``now``: unix seconds, for cookies that have ended."""
         method, target = self.journey[person.step % len(self.journey)]
         fields = {"User-Agent": "cohort-loadtest", "Accept": "*/*", "X-Cohort-Explain": "1"}
+        if self._tagger is not None:
+            fields |= self._tagger.fields(now)
         identity = self.options.identity
         if identity == "header" or (identity == "login" and person.step >= LOGIN_STEP):
             fields[self.options.user_header] = person.name

@@ -29,6 +29,7 @@ from loadtest.options import Options, from_json, parse_journey, parse_target, sh
 from loadtest.person import Crowd, Sight
 from loadtest.plans import parse_facts
 from loadtest.report import EVERY_S, Reporter
+from loadtest.tag import read_tagger
 from loadtest.users import Client, user_class
 
 STOP_S = 10.0  # for requests under way at the end; what lasts longer is cut and not counted
@@ -45,8 +46,9 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = from_json(arguments[0])
     logging.basicConfig(level=logging.ERROR, format="locust: %(message)s")
-    crowd = Crowd(options, parse_journey(options.journey), count(1))
     try:
+        tagger = read_tagger(options.synthetic_key, options.rollout)
+        crowd = Crowd(options, parse_journey(options.journey), count(1), tagger)
         connect = _connector(options)
         reporter = Reporter(_sender(options.report), lambda: tally.totals(crowd.tally)) if options.report else None
         learner = Learner(_source(options.plans), crowd) if options.plans else None

@@ -25,12 +25,14 @@ from proxy.route import (
     strip,
     with_separators,
 )
+from proxy.synthetic import HEADER, Tag
 
 if TYPE_CHECKING:
     from proxy.http1 import Request
 
 RESERVED = b"/.cohort/"
 EXPLAIN = b"x-cohort-explain"
+SYNTHETIC = HEADER.lower().encode()
 # What an outer cohort says.
 ARM = b"x-cohort-arm"
 REASON = b"x-cohort-reason"
@@ -56,8 +58,8 @@ class Decision:
         arm: Index in the plan's arms.
         reason: ``abort``, ``route/<name>``, ``outer``, ``preview``, ``header/<name>``, ``split/<name>``, ``split`` or
             ``unkeyed``.
-        source: ``mirror`` for an outer cohort's copy; ``user`` where a user's share decided, or an abort did for one
-            with a key; else ``forced``.
+        source: ``mirror`` for an outer cohort's copy; ``synthetic`` for the load generator's request; ``user`` where a
+            user's share decided, or an abort did for one with a key; else ``forced``.
         key: The user key, 16 bytes; None for a request without.
         set_cookies: Complete ``Set-Cookie`` lines for the answer.
         rekeyed: The user was known by another key until now, and may have moved.
@@ -94,7 +96,7 @@ class Splitter:
 
     Args:
         plan: Valid; without a revision on trial every arm means stable.
-        keys: The installation's secrets; cookie, identity and preview are used.
+        keys: The installation's secrets; cookie, identity, preview and synthetic are used.
         trusted: Whose header may name a user or satisfy a route.
         rng: Returns that many random bytes.
 
@@ -116,13 +118,14 @@ class Splitter:
         self._identity = Identity(plan.users, cookie, keys.identity.current, rng)
         self._routes = RouteTable(plan, self._arm_of)
         self._preview = Preview(plan, keys.preview, normalise(plan.preview.path.encode()))
+        self._tag = Tag(keys.synthetic, f"{plan.rollout.namespace}/{plan.rollout.name}")
         self.mirror = self._arm_of(plan.mirror.arm) if plan.mirror else 0
         self._mirror_bp = plan.mirror.percent if plan.mirror else 0
         self._mirror_methods = (
             frozenset(method.encode() for method in plan.mirror.methods) if plan.mirror else frozenset()
         )
         self._mirror_bucket = lru_cache(REMEMBERED_USERS)(partial(bucket, salt=mirror_salt(self._salt)))
-        self._wanted = self._routes.headers | self._identity.headers | {EXPLAIN, ARM, REASON, BAGGAGE}
+        self._wanted = self._routes.headers | self._identity.headers | {EXPLAIN, SYNTHETIC, ARM, REASON, BAGGAGE}
         # Users come again: their buckets under this salt, 2 MB at the most.
         self._bucket = lru_cache(REMEMBERED_USERS)(partial(bucket, salt=self._salt))
         self.reserved = frozenset(
@@ -164,6 +167,8 @@ class Splitter:
             self._answer_locally(decision, facts, secure, latched, now)
             return decision
         self._choose(decision, facts, route, latched, now)
+        if SYNTHETIC in facts.headers and self._is_synthetic(facts, now):
+            decision.source, decision.rekeyed = "synthetic", False
         if peer_trusted and (outer := _outer(facts)) is not None and outer[1]:
             decision.source = "mirror"
         if route is not None:
@@ -197,6 +202,10 @@ class Splitter:
             decision.arm = arm_index(self._bucket(key), canary_bp, self._third_bp)
             decision.reason = "split" if route is None else route.reason
             decision.source = "user"
+
+    def _is_synthetic(self, facts: Facts, now: float) -> bool:
+        """Whether the load generator sent this; who sends two tags, of which one may be an attacker's, says nothing."""
+        return SYNTHETIC not in facts.repeated and self._tag.is_genuine(facts.headers[SYNTHETIC], now)
 
     def _outer_arm(self, facts: Facts) -> int | None:
         """The arm that a trusted cohort in front has chosen; None if it has not, or if this plan has no such arm."""

@@ -72,6 +72,21 @@ def parse(files: Mapping[str, bytes]) -> Keys:
     return Keys(**{name: Secret(_secret(name, files), _previous(name + PREVIOUS, files)) for name in NAMES})
 
 
+def parse_secret(name: str, content: bytes) -> bytes:
+    """Read the content of one key file: the 32 bytes of its secret.
+
+    Raises:
+        KeyFileError: It has another form; ``name`` is what the message calls it.
+    """
+    match = _HEX.fullmatch(content)
+    if not match:
+        raise KeyFileError(
+            f"{name}: expected {2 * SECRET_BYTES} hexadecimal digits and a line feed, got {len(content)} bytes "
+            "of another form"
+        )
+    return bytes.fromhex(match[1].decode())
+
+
 def _previous(name: str, files: Mapping[str, bytes]) -> bytes | None:
     return _secret(name, files) if name in files else None
 
@@ -79,11 +94,10 @@ def _previous(name: str, files: Mapping[str, bytes]) -> bytes | None:
 def _secret(name: str, files: Mapping[str, bytes]) -> bytes:
     if name not in files:
         raise KeyFileError(f"{name}: expected a key file with {2 * SECRET_BYTES} hexadecimal digits, found none")
-    match = _HEX.fullmatch(files[name])
-    if not match:
+    try:
+        return parse_secret(name, files[name])
+    except KeyFileError as error:
         raise KeyFileError(
-            f"{name}: expected {2 * SECRET_BYTES} hexadecimal digits and a line feed, got {len(files[name])} bytes "
-            "of another form: restore the file, or remove it to have another made (a new identity or split key deals "
-            "all users anew)"
-        )
-    return bytes.fromhex(match[1].decode())
+            f"{error}: restore the file, or remove it to have another made (a new identity or split key deals all "
+            "users anew)"
+        ) from None

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from proxy.assign import BUCKETS
-from proxy.counters import Stats
+from proxy.counters import EVIDENCE, Stats
 from proxy.plan import Plan
 from proxy.region import Labels
 from proxy.sketch import EDGES_S, bounds, estimate, middle
@@ -146,11 +146,11 @@ def _durations(snapshot: Snapshot) -> Iterator[Metric]:
     )
     by_arm: dict[str, dict[int, int]] = {}
     for labels, cells in snapshot.stats.times.items():
-        if len(labels) == 2:
+        if len(labels) == 2 and labels[1] in EVIDENCE:
             arm = by_arm.setdefault(labels[0], {})
             for cell, count in cells.items():
                 arm[cell] = arm.get(cell, 0) + count
-        elif cells:
+        elif len(labels) == 1 and cells:
             _add_histogram(whole, [snapshot.rollout, labels[0]], cells)
     for name, cells in by_arm.items():
         if cells:

@@ -287,7 +287,9 @@ class Relay:
         self.status = status
         self._server.count(self, time.monotonic() - self._started, failed=True)
         self.status = 0
-        self.arm, self.reason, self.source = self._view.arms[0], "fallback", "forced"
+        self.arm, self.reason = self._view.arms[0], "fallback"
+        if self.source == "user":
+            self.source = "forced"
         self._choose(None)
 
     def _leave_endpoint(self) -> Endpoint | None:

@@ -7,6 +7,7 @@ from itertools import count
 
 from loadtest.options import Options, parse_journey
 from loadtest.person import Crowd, Person
+from loadtest.tag import Tagger
 
 OPTIONS = Options(target="http://127.0.0.1:8080", users=1, spawn_rate=1)
 EXPLAINED = {
@@ -46,6 +47,18 @@ def test_cookies_come_back() -> None:
     assert fields["Cookie"] == "cohort_shop=a; theme=dark"
     assert fields["X-Cohort-Explain"] == "1"
     assert "X-User-Id" not in fields
+
+
+def test_a_marked_crowd_still_has_users_with_identities() -> None:
+    """E1: signed as synthetic."""
+    marked = Crowd(
+        replace(OPTIONS, identity="header"), parse_journey("home"), count(1), Tagger(b"s" * 32, "shop/checkout")
+    )
+    fields = marked.ask(marked.arrive(0), 1_700_000_000.0).fields
+    assert fields["X-User-Id"] == "user-1"
+    assert len(fields["X-Cohort-Synthetic"]) == 36
+    people = crowd()
+    assert "X-Cohort-Synthetic" not in people.ask(people.arrive(0), 0).fields
 
 
 def test_a_login_names_the_user_from_the_third_request_on() -> None:

@@ -183,3 +183,30 @@ async def test_a_taken_port_for_locusts_page_is_wrong_use(proxy: FakeProxy) -> N
     code, _, said = await load(proxy, "--web", proxy.url.rpartition(":")[2])
     assert code == 2
     assert "in use" in said
+
+
+async def test_a_key_file_that_is_none_is_wrong_use(proxy: FakeProxy, tmp_path: Path) -> None:
+    """Said at once: unmarked, its users would pass for real ones."""
+    key = tmp_path / "synthetic"
+    key.write_text("hunter2")
+    code, _, said = await load(proxy, "--synthetic-key", str(key), "--rollout", "shop/checkout")
+    assert code == 2
+    assert f"cohort loadtest: {key}: expected 64 hexadecimal digits" in said
+    assert "hunter2" not in said
+    assert not proxy.paths
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--synthetic-key", __file__],
+        ["--rollout", "shop/checkout"],
+        ["--synthetic-key", "/no/such/file", "--rollout", "shop/checkout"],
+        ["--synthetic-key", __file__, "--rollout", "checkout"],
+    ],
+)
+async def test_a_key_and_a_rollout_belong_together(proxy: FakeProxy, arguments: list[str]) -> None:
+    code, _, said = await load(proxy, *arguments)
+    assert code == 2
+    assert "--synthetic-key" in said or "--rollout" in said
+    assert not proxy.paths

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from proxy.assign import BUCKETS, arm_index, bucket
 from proxy.errors import DownstreamError
 from proxy.keys import Secret
+from proxy.synthetic import Tag
 from tests.support.plans import KEYS, MINTED, NOW, SALT, arms, cookie_of, decide, plan, request, splitter
 
 ANYONE: dict[str, Any] = {"header": {"name": "X-User-Id", "trust": "Anyone"}}
@@ -85,6 +86,68 @@ def test_the_first_hit_decides_and_its_name_is_the_reason(
     )
     assert (decision.arm, decision.reason, decision.source) == expected
     assert (decision.key is not None) == keyed
+
+
+# Synthetic users
+
+GENUINE = Tag(KEYS.synthetic, "shop/checkout").sign(NOW + 60)
+
+
+def test_the_load_generators_requests_have_a_source_of_their_own_and_the_version_that_anybody_would_have() -> None:
+    """surface.md, contract item 9: the tag is read from anyone, and says nothing of the version."""
+    chosen = splitter(users=[ANYONE], routes=[STAFF], arms=arms(1_000), mirror={"arm": "canary", "percent": 100})
+    for lines in ([f"X-User-Id: {LOW}"], [f"X-User-Id: {HIGH}"], ["Cookie: staff=1"], []):
+        for latched in (False, True):
+            plain = decide(chosen, "/", *lines, latched=latched)
+            marked = decide(chosen, "/", *lines, f"X-Cohort-Synthetic: {GENUINE}", latched=latched)
+            assert (marked.arm, marked.reason, marked.key) == (plain.arm, plain.reason, plain.key)
+            assert marked.source == "synthetic"
+            assert not marked.is_mirrored
+    assert decide(chosen, "/", f"X-User-Id: {HIGH}").is_mirrored
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f"X-Cohort-Synthetic: {Tag(Secret(b'?' * 32), 'shop/checkout').sign(NOW + 60)}"],
+        [f"X-Cohort-Synthetic: {Tag(KEYS.preview, 'shop/checkout').sign(NOW + 60)}"],
+        [f"X-Cohort-Synthetic: {Tag(KEYS.synthetic, 'shop/cart').sign(NOW + 60)}"],
+        [f"X-Cohort-Synthetic: {Tag(KEYS.synthetic, 'shop/checkout').sign(NOW)}"],
+        [f"X-Cohort-Synthetic: {GENUINE[:-1]}"],
+        [f"X-Cohort-Synthetic: {GENUINE}="],
+        [f"X-Cohort-Synthetic: {GENUINE}, {GENUINE}"],
+        [f"X-Cohort-Synthetic: {GENUINE}"] * 2,
+        ["X-Cohort-Synthetic: 1", f"X-Cohort-Synthetic: {GENUINE}"],
+        [f"X_Cohort_Synthetic: {GENUINE}"],
+        ["Connection: X-Cohort-Synthetic", f"X-Cohort-Synthetic: {GENUINE}"],
+        ["X-Cohort-Synthetic:"],
+        ["X-Cohort-Synthetic: 1"],
+    ],
+    ids=["forged", "other-key", "other-rollout", "expired", "cut", "padded", "list", "twice", "one-of-two", "folded",
+         "named-by-connection", "empty", "word"],
+)  # fmt: skip
+@pytest.mark.parametrize("trusted", [False, True])
+def test_who_has_no_good_tag_is_a_user(lines: list[str], trusted: bool) -> None:
+    """S7: nobody leaves the evidence by saying so, whoever he is."""
+    chosen = splitter(users=[ANYONE], arms=arms(1_000))
+    decision = decide(chosen, "/", f"X-User-Id: {LOW}", *lines, trusted=trusted)
+    assert (decision.arm, decision.reason, decision.source) == (1, "split", "user")
+
+
+def test_a_synthetic_user_who_logs_in_is_not_counted_as_rekeyed() -> None:
+    chosen = splitter(users=[ANYONE, {"mint": {}}])
+    [line] = decide(chosen).set_cookies
+    login = (cookie_of(line), f"X-User-Id: {LOW}")
+    assert decide(chosen, "/", *login).rekeyed
+    marked = decide(chosen, "/", *login, f"X-Cohort-Synthetic: {GENUINE}")
+    assert not marked.rekeyed
+    assert marked.set_cookies
+
+
+def test_a_copy_of_a_cohort_in_front_stays_one() -> None:
+    chosen = splitter(users=[ANYONE])
+    copy = ("X-Cohort-Arm: canary", "X-Cohort-Reason: mirror", f"X-Cohort-Synthetic: {GENUINE}")
+    assert decide(chosen, "/", *copy, trusted=True).source == "mirror"
 
 
 # A cohort in front

@@ -133,10 +133,17 @@ async def test_a_new_revision_starts_with_a_clean_slate(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"source": "mirror"}, {"code": 499, "failed": False}, {"users": 1}, {"code": 404, "failed": False}]
+    "other",
+    [
+        {"source": "mirror"},
+        {"source": "synthetic"},
+        {"code": 499, "failed": False},
+        {"users": 1},
+        {"code": 404, "failed": False},
+    ],
 )
 async def test_what_tells_nothing_of_a_version_does_not_trip_it(bench: Bench, other: dict[str, Any]) -> None:
-    """Copies, clients that left, one user alone (S5), and 4xx, which are the clients' own."""
+    """Copies, synthetic requests, clients that left, one user alone (S5), and 4xx, which are the clients' own."""
     await bench.adopt()
     await bench.look()
     bench.fail(200, **other)

@@ -6,12 +6,17 @@ import asyncio
 import resource
 import socket
 import struct
+import time
+from collections.abc import Callable
 
 import pytest
 
+from proxy.counters import read
 from proxy.net import server as serving
+from proxy.sketch import estimate
+from proxy.synthetic import Tag
 from tests.proxy.net.test_dataplane import FAST, GET, LAST, gone, scripted
-from tests.support.dataplane import REPLY, Handler, Proxy, Service, answer, plan, replies, series, service
+from tests.support.dataplane import KEYS, REPLY, Handler, Proxy, Service, answer, plan, replies, series, service
 
 POST = b"POST /a HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
 CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"
@@ -317,7 +322,7 @@ async def test_the_limit_of_open_files_lowers_the_limit_of_connections(monkeypat
     assert serving._most_connections() == (256 - serving.RESERVED_FILES) // 2
 
 
-async def test_a_mark_of_a_load_test_counts_for_nothing() -> None:
+async def test_a_mark_of_a_load_test_that_is_not_signed_counts_for_nothing() -> None:
     """Threat S7: nobody leaves the evidence by saying so."""
     async with service(replies(REPLY)) as (backend, port), Proxy({}) as proxy:
         proxy.adopt(plan([port], []))
@@ -325,6 +330,40 @@ async def test_a_mark_of_a_load_test_counts_for_nothing() -> None:
         assert (await proxy.ask(marked)).startswith(b"HTTP/1.1 200 ")
         assert b"synthetic" not in backend.heads[0].lower()
         assert [labels[1:3] for labels in series(proxy, "requests")] == [("split", "user")]
+
+
+async def test_signed_synthetic_requests_are_apart_and_are_no_users() -> None:
+    """Contract item 9: read from anyone, then removed in every spelling; heads seen before included."""
+    async with service(replies(REPLY)) as (backend, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], [port], 5_000))
+        tag = Tag(KEYS.synthetic, "shop/checkout").sign(time.time() + 60)
+        marked = GET.replace(b"Host: t", b"Host: t\r\nCookie: uid=%%d\r\nX-Cohort-Synthetic: %b" % tag.encode())
+        reader, writer = await proxy.open()
+        for number in range(10):
+            writer.write(marked % number)
+            assert (await answer(reader)).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        folded = LAST.replace(b"Host: t", b"Host: t\r\nCookie: uid=11\r\nX_Cohort-Synthetic: %b" % tag.encode())
+        await proxy.ask(folded)
+        assert not any(b"synthetic" in head.lower() for head in backend.heads)
+        counted = series(proxy, "requests")
+        assert sum(count for labels, count in counted.items() if labels[2] == "synthetic") == 10
+        assert {labels[0] for labels in counted if labels[2] == "synthetic"} == {"stable", "canary"}
+        assert sum(count for labels, count in counted.items() if labels[2] == "user") == 1
+        found = read([proxy.memory], "11111111-2222-3333-4444-555555555555", "v2")
+        assert sum(estimate(users) for users in found.users.values()) == 1
+
+
+async def test_a_synthetic_request_that_falls_back_stays_synthetic(free_port: Callable[[], int]) -> None:
+    """It failed on the canary, and is no user's there either."""
+    async with service(replies(REPLY)) as (_, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], [free_port()], 10_000))
+        tag = Tag(KEYS.synthetic, "shop/checkout").sign(time.time() + 60)
+        marked = LAST.replace(b"Host: t", b"Host: t\r\nCookie: uid=1\r\nX-Cohort-Synthetic: %b" % tag.encode())
+        assert (await proxy.ask(marked)).startswith(b"HTTP/1.1 200 ")
+        assert {labels[:3] for labels in series(proxy, "requests")} == {
+            ("canary", "split", "synthetic"), ("stable", "fallback", "synthetic"),
+        }  # fmt: skip
 
 
 async def test_a_redirect_is_the_clients_affair() -> None:

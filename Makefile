@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(shell for python in /usr/bin/python3 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python; done) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kube kube-tools check style types arch bench bench-docs faults soak fuzz faults-docs docs clean
+.PHONY: help setup demo test test-kube kube-tools check style types arch bench bench-docs faults soak fuzz faults-docs image docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,11 @@ fuzz: setup ## bytes that nobody knows the right answer to, for FOR=600 seconds;
 
 faults-docs: setup ## docs/reliability.md from the last results
 	$(BIN)/python -m tests.faults.render
+
+image: setup ## the image, built and started without a container runtime; writes tests/image/results/
+	sh tests/support/components.sh
+	$(BIN)/python -m tests.image
+	$(BIN)/python -m tests.image.render
 
 docs: bench-docs faults-docs ## every generated page
 	$(BIN)/python -m tests.docs

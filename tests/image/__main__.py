@@ -38,6 +38,7 @@ def main() -> None:
 
 def measure(builder: Builder) -> dict[str, Any]:
     """Sizes, and the time from a proxy's first instruction until it is ready."""
+    load = os.getloadavg()[0]
     with builder.tree(IMAGE) as tree:
         configuration = builder.inspect(IMAGE)["OCIv1"]["config"]
         starts = [_start(tree, configuration) for _ in range(STARTS + 1)][1:]  # the first one reads from the disk
@@ -47,6 +48,7 @@ def measure(builder: Builder) -> dict[str, Any]:
         "date": now(),
         "commit": commit(),
         "machine": machine(),
+        "load": round(load, 1),
         "base": f"Debian {SUITE}, debootstrap's minbase with {PACKAGES.replace(',', ', ')}",
         "starts": STARTS,
         "ready_s": spread([round(one, 3) for one in starts]),

@@ -10,7 +10,7 @@ from typing import Any
 from tests.image.__main__ import RESULT
 
 PAGE = Path(__file__).parents[2] / "docs/image.md"
-FIGURES = re.compile(r"<!-- figures -->\n\n.*?\n\n<!-- end -->", re.DOTALL)
+FIGURES = re.compile(r"<!-- figures -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def render(page: str) -> str:
@@ -34,7 +34,8 @@ def figures(result: dict[str, Any]) -> str:
     table = ["| | | |", "|---|---|---|", *(f"| {name} | {one} | {other} |" for name, one, other in rows)]
     where = (
         f"{result['date']}, commit {result['commit']}; base: {result['base']}; {result['starts']} starts with warm "
-        f"caches; {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}."
+        f"caches; {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, Python {machine['python']}, "
+        f"load average {result['load']:.1f}."
     )
     return "\n".join([*table, "", where])
 

@@ -58,9 +58,12 @@ def measure(builder: Builder) -> dict[str, Any]:
 
 
 def _start(tree: Path, configuration: Any) -> float:
-    with socket.create_server(("127.0.0.1", 0)) as service, tempfile.TemporaryDirectory() as folder:
-        with started(tree, configuration, Path(folder), service.getsockname()[1]) as proxy:
-            return proxy.ready_s
+    with (
+        socket.create_server(("127.0.0.1", 0)) as service,
+        tempfile.TemporaryDirectory() as folder,
+        started(tree, configuration, Path(folder), service.getsockname()[1]) as proxy,
+    ):
+        return proxy.ready_s
 
 
 if __name__ == "__main__":

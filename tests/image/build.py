@@ -19,7 +19,7 @@ from typing import Any
 from tests.support.require import PATH, find
 
 ROOT = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "cohort/image"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cohort/image"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 SUITE = "bookworm"
 PACKAGES = "python3,python3-venv,ca-certificates"

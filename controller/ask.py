@@ -8,8 +8,8 @@ from controller import analysis
 from controller.change import Change, abort, clear, enter, revision_of
 from controller.events import Asked, Verb
 from controller.phase import is_paused
-from controller.spec import Version
 from controller.state import Action, Stage, State, Trial, acted, unreachable
+from controller.version import Version
 
 
 class Refused(Exception):

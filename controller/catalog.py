@@ -112,6 +112,15 @@ def declared(files: Iterable[File]) -> dict[str, Declared]:
     return found
 
 
+def _elsewhere(rollout: CanaryRollout) -> list[Fault]:
+    """What only a controller in the cluster can find."""
+    return [
+        Fault(f"spec.{arm}.service", "is found by a controller in the cluster only: give addresses or dns here")
+        for arm, version in (("stable", rollout.spec.stable), ("canary", rollout.spec.canary))
+        if version and version.service
+    ]
+
+
 def _repeated(templates: list[AnalysisTemplate]) -> set[str]:
     """Names of templates that are there twice in one namespace: which counts would depend on the order of files."""
     seen = [(template.metadata.namespace, template.metadata.name) for template in templates]
@@ -123,7 +132,7 @@ def _declared(file: File, paths: list[str], templates: list[AnalysisTemplate], k
     assert isinstance(document, CanaryRollout)  # the caller has looked
     if len(paths) > 1:
         return Declared(problem=f"{document.key} is declared by {' and '.join(paths)}: remove one")
-    faults = cross_faults(document, templates)
+    faults = _elsewhere(document) + cross_faults(document, templates)
     if faults:
         return Declared(problem=f"{file.path}: {'; '.join(map(str, faults))}")
     named = {name for analysis in analyses(document.spec.strategy.canary).values() for name in analysis.names}

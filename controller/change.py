@@ -9,8 +9,8 @@ from typing import Any
 from controller import analysis
 from controller.events import Command, Publish, SetLatch, Tell
 from controller.planner import content
-from controller.spec import Version
 from controller.state import Abort, Stage, State, Trial, remember
+from controller.version import Version
 from proxy.assign import BUCKETS
 
 

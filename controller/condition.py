@@ -16,6 +16,8 @@ from dataclasses import dataclass
 MAX_LENGTH = 1024  # the longest condition in Argo's own examples has 120 characters
 MAX_DEPTH = 32  # bounds recursion in the parser and in `holds`
 
+# So many digits are more than a float keeps, and never too large for one.
+NUMBER = r"-?([0-9]{1,30}(\.[0-9]{1,30})?|\.[0-9]{1,30})([eE][-+]?[0-9]{1,2})?"
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>-?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])"
     r"|(?P<result>result(?:\s*\[\s*0\s*\])?)(?![\w.\[(])"
@@ -30,6 +32,11 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+_SIGN = "(>=|<=|==|!=|>|<)"
+_RESULT = r"result(\s*\[\s*0\s*\])?"
+_ATOM = rf"\s*([!(]\s*)*({_RESULT}\s*{_SIGN}\s*{NUMBER}|{NUMBER}\s*{_SIGN}\s*{_RESULT})\s*(\)\s*)*"
+# Every condition, and those whose parentheses do not match: what a regular expression can say of the grammar.
+PATTERN = rf"^{_ATOM}((&&|\|\|){_ATOM})*$"
 _MIRROR = {">=": "<=", "<=": ">=", ">": "<", "<": ">", "==": "==", "!=": "!="}
 
 
@@ -110,7 +117,7 @@ def _holds(condition: Condition, result: float) -> bool:
 class _Parser:
     """Recursive descent.
 
-    ``either = both *("||" both)``, ``both = one *("&&" one)``, ``one = "!" one / "(" either ")" / comparison``
+    ``either = both *("||" both)``, ``both = one *("&&" one)``, ``one = *"!" ("(" either ")" / comparison)``
     """
 
     def __init__(self, text: str) -> None:
@@ -136,17 +143,20 @@ class _Parser:
         return parts[0] if len(parts) == 1 else All(tuple(parts))
 
     def _one(self, depth: int) -> Condition:
-        if depth > MAX_DEPTH:
+        is_negated = False
+        while self._take("!"):
+            is_negated = not is_negated
+        tree = self._nested(depth) if self._take("(") else self._comparison()
+        return Not(tree) if is_negated else tree
+
+    def _nested(self, depth: int) -> Condition:
+        if depth == MAX_DEPTH:
             raise ConditionError(f"nested deeper than {MAX_DEPTH} levels")
-        if self._take("!"):
-            return Not(self._one(depth + 1))
-        if self._take("("):
-            tree = self.either(depth + 1)
-            if not self._take(")"):
-                _, text, at = self._peek()
-                raise ConditionError(f"expected ) at character {at + 1}, got {text!r}")
-            return tree
-        return self._comparison()
+        tree = self.either(depth + 1)
+        if not self._take(")"):
+            _, text, at = self._peek()
+            raise ConditionError(f"expected ) at character {at + 1}, got {text!r}")
+        return tree
 
     def _comparison(self) -> Comparison:
         at = self._peek()[2]
@@ -165,10 +175,11 @@ class _Parser:
         if kind not in ("number", "result"):
             raise ConditionError(f"expected result, result[0] or a number at character {at + 1}, got {text!r}")
         self._next += 1
-        number = float(text) if kind == "number" else None
-        if number is not None and math.isinf(number):
-            raise ConditionError(f"the number at character {at + 1} is too large")
-        return number
+        if kind == "result":
+            return None
+        if not re.fullmatch(NUMBER, text):
+            raise ConditionError(f"the number at character {at + 1} is too large, too small or too long")
+        return float(text)
 
     def _sign(self) -> str:
         _, text, at = self._peek()

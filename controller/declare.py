@@ -9,8 +9,8 @@ from __future__ import annotations
 from controller.ask import Refused, start
 from controller.change import Change, clear, end_trial, revision_of
 from controller.events import Documented, Keyed, Missing
-from controller.spec import Version
 from controller.state import Stage, State
+from controller.version import Version
 
 
 def on_documented(change: Change, event: Documented) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from controller.analysis import Outcome, Reading
-from controller.spec import CanaryRollout, CohortProvider, TemplateSpec, Version
+from controller.spec import CanaryRollout, CohortProvider, TemplateSpec
 from controller.state import ProxyView
+from controller.version import Version
 
 
 class Verb(StrEnum):

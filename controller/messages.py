@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from controller.events import Verb
-from controller.spec import Addresses
+from controller.version import Addresses
 from proxy.document import Document, Duration, Fault, Percent, refuse
 from proxy.plan import Dns, Name, Revision
 

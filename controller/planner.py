@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from controller.spec import Version
 from controller.state import Stage, State
+from controller.version import Version
 from proxy.assign import BUCKETS, salt
 from proxy.plan import (
     Arm,

@@ -6,7 +6,6 @@ explain) are the plan's own models. What one document cannot know about another 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -15,23 +14,20 @@ import re2
 from pydantic import AfterValidator, Field, model_validator
 
 from controller import condition
+from controller.version import RevisionFrom, Version
 from proxy.document import Document, DocumentError, Duration, Fault, Percent, duration_text, load, refuse, validate
 from proxy.plan import (
+    MAX_FIELDS,
     NAME,
-    ArmTls,
     Breaker,
-    Dns,
-    Endpoint,
     Explain,
     FieldMatch,
     HeaderRoute,
-    HealthCheck,
     MintSource,
     Mirror,
     Name,
     OnArmDown,
     Preview,
-    Revision,
     Routes,
     Token,
     Users,
@@ -46,69 +42,7 @@ ARMS = ("stable", "canary")
 API_VERSION: Literal["cohort.dev/v1alpha1"] = "cohort.dev/v1alpha1"
 ApiVersion = Literal["cohort.dev/v1alpha1"]
 
-_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})")
-
-
-def endpoint(address: str) -> Endpoint:
-    """The endpoint of ``127.0.0.1:9001`` or ``[::1]:9001``.
-
-    Raises:
-        ValueError: Anything else; a name too, because nothing is resolved on the request path.
-    """
-    match = _ADDRESS.fullmatch(address)
-    try:
-        if match and 1 <= int(match[3]) <= 65535:
-            return Endpoint(address=str(ipaddress.ip_address(match[1] or match[2])), port=int(match[3]))
-    except ValueError:
-        pass
-    raise ValueError(f"expected an IP address with a port, such as 127.0.0.1:9001 or [::1]:9001, got {address!r}")
-
-
-def _address(text: str) -> str:
-    endpoint(text)
-    return text
-
-
-Address = Annotated[str, Field(max_length=64), AfterValidator(_address)]
-Addresses = Annotated[tuple[Address, ...], Field(min_length=1, max_length=5000)]
 RolloutName = Annotated[str, Field(pattern=NAME, max_length=52)]
-
-
-class Version(Document):
-    """One version of the service: its revision, where it listens, and how it is spoken to."""
-
-    addresses: Annotated[tuple[Address, ...], Field(max_length=5000)] = ()
-    dns: Dns | None = None
-    revision: Revision
-    health_check: HealthCheck | None = None
-    tls: ArmTls | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Version:
-        if bool(self.addresses) == (self.dns is not None):
-            raise ValueError("exactly one of addresses and dns is needed")
-        seen = set()
-        for i, address in enumerate(self.addresses):
-            if endpoint(address) in seen:
-                refuse([Fault(f"addresses[{i}]", f"{address} is listed twice")])
-            seen.add(endpoint(address))
-        return self
-
-    @property
-    def endpoints(self) -> tuple[Endpoint, ...]:
-        """The addresses as a plan has them."""
-        return tuple(endpoint(address) for address in self.addresses)
-
-    def shared(self, other: Version) -> list[Fault]:
-        """Where another version listens too, each place by its field: one place cannot be two versions at once."""
-        faults = [
-            Fault(f"addresses[{i}]", address)
-            for i, (address, place) in enumerate(zip(self.addresses, self.endpoints, strict=True))
-            if place in other.endpoints
-        ]
-        if self.dns and other.dns and self.dns.place == other.dns.place:
-            faults.append(Fault("dns", f"{self.dns.host}:{self.dns.port}"))
-        return faults
 
 
 class Pause(Document):
@@ -193,7 +127,7 @@ class SetHeaderRoute(Document):
     """Whoever sends the headers gets the canary. Without ``match`` the route of this name is removed."""
 
     name: Name
-    match: Annotated[tuple[HeaderMatch, ...], Field(max_length=16)] = ()
+    match: Annotated[tuple[HeaderMatch, ...], Field(max_length=MAX_FIELDS)] = ()
 
     @property
     def route(self) -> HeaderRoute | None:
@@ -250,18 +184,20 @@ class Canary(Document):
 def _header_route_faults(steps: Iterable[Step]) -> Iterable[Fault]:
     """A removal of what is not there, and more routes at once than a plan has room for."""
     names: set[str] = set()
+    count = 0
     for i, step in enumerate(steps):
         change = step.set_header_route
         if change is None:
             continue
         if change.match:
             names.add(change.name)
+            count += 1
         elif change.name not in names:
             yield Fault(f"steps[{i}].setHeaderRoute.name", f"removes {change.name}, which no step before has set")
         else:
             names.remove(change.name)
-        if len(names) > 16:
-            yield Fault(f"steps[{i}].setHeaderRoute", "at most 16 header routes at a time")
+        if count == 17:
+            yield Fault(f"steps[{i}].setHeaderRoute", "at most 16 steps may set a header route")
 
 
 class Strategy(Document):
@@ -274,12 +210,24 @@ class RolloutSpec(Document):
     """What a team wants of one service.
 
     Attributes:
+        stable: The version that everyone else gets.
         canary: The version to try; absent: none yet, ``cohort start`` names one.
+        revision_from: Where revisions behind Services are read from; absent: from the images of their pods.
+        workload_ref: Refused: cohort moves users between versions that run already, and manages no workloads.
         users: Who is one user; the first key present counts. Default: a minted cookie, which every browser keeps.
+        routes: Choices beside the weights, in the order listed.
+        preview: The page and the links that pin a browser to a version.
+        mirror: Copies of users' requests for the canary; absent: none.
+        explain: When answers say which version they are from: asked for by the request, always, or never.
+        strategy: The way to a new revision.
+        on_arm_down: What users of a version that cannot be reached get: stable, or an error.
+        breaker: The line above which a proxy aborts by itself; absent: no line.
     """
 
     stable: Version
     canary: Version | None = None
+    revision_from: RevisionFrom | None = None
+    workload_ref: dict[str, Any] | None = None
     users: Users = (UserSource(mint=MintSource()),)
     routes: Routes = ()
     preview: Preview = Preview()
@@ -294,14 +242,25 @@ class RolloutSpec(Document):
         refuse(user_faults(self.users) + route_faults(self.routes, ARMS) + list(self._overlaps()))
         if self.mirror and self.mirror.arm != "canary":
             refuse([Fault("mirror.arm", f"expected canary, the only arm beside stable, got {self.mirror.arm!r}")])
+        refuse(list(self._cluster_faults()))
         return self
 
     def _overlaps(self) -> Iterable[Fault]:
         """One place cannot be two versions at once: a share of users would be split by nothing."""
-        if self.canary is None or self.canary.revision == self.stable.revision:
+        if self.canary is None:
             return
-        for fault in self.canary.shared(self.stable):
+        is_same = bool(self.stable.revision) and self.canary.revision == self.stable.revision
+        for fault in () if is_same else self.canary.shared(self.stable):
             yield Fault(f"canary.{fault.path}", f"{fault.message} is stable's too, yet of another revision")
+
+    def _cluster_faults(self) -> Iterable[Fault]:
+        if self.workload_ref is not None:
+            yield Fault(
+                "workloadRef",
+                "cohort manages no workloads: run both versions, and name their Services as stable and canary",
+            )
+        if self.revision_from and not self.stable.service and not (self.canary and self.canary.service):
+            yield Fault("revisionFrom", "has no meaning without a service: addresses and dns have revision beside them")
 
 
 class RolloutMetadata(Document):
@@ -357,7 +316,11 @@ def _condition(text: str) -> str:
     return text
 
 
-ConditionText = Annotated[str, Field(min_length=1, max_length=condition.MAX_LENGTH), AfterValidator(_condition)]
+ConditionText = Annotated[
+    str,
+    Field(min_length=1, max_length=condition.MAX_LENGTH, json_schema_extra={"format": "condition"}),
+    AfterValidator(_condition),
+]
 Limit = Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -544,7 +507,19 @@ def validate_document(value: Any) -> CanaryRollout | AnalysisTemplate:
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise DocumentError([Fault("kind", f"expected one of {', '.join(KINDS)}, got {kind!r}")])
-    return validate(KINDS[kind], value)
+    document = validate(KINDS[kind], value)
+    if isinstance(document, CanaryRollout) and (faults := _named_twice(document.spec)):
+        raise DocumentError(faults)
+    return document
+
+
+def _named_twice(spec: RolloutSpec) -> list[Fault]:
+    """Of a version behind a Service the pods say the revision; only a controller fills it in."""
+    return [
+        Fault(f"spec.{arm}.revision", "is read from the pods of the service: remove it, or see revisionFrom")
+        for arm, version in (("stable", spec.stable), ("canary", spec.canary))
+        if version and version.service and version.revision
+    ]
 
 
 def find_template(name: str, namespace: str, templates: Iterable[AnalysisTemplate]) -> AnalysisTemplate | None:

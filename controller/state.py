@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from controller.analysis import Run
-from controller.spec import Canary, CanaryRollout, Step, TemplateSpec, Version
+from controller.spec import Canary, CanaryRollout, Step, TemplateSpec
+from controller.version import Version
 from proxy.plan import HeaderRoute, UserSource
 
 UNREACHABLE_S = 3.0  # three polls without an answer: one that is late is not yet away

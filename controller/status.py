@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from controller.analysis import Verdict as Finding
 from controller.evidence import Share
@@ -15,101 +15,178 @@ from controller.state import Action, Phase, Stage, State, unreachable
 from proxy.document import Document, duration_text, percent_text
 
 
+def _clip(size: int) -> BeforeValidator:
+    """Cut text, or a list, to its bound: a status that is too long to be stored would be no status at all."""
+    return BeforeValidator(lambda value: value[:size] if isinstance(value, str | tuple | list) else value)
+
+
+Word = Annotated[str, Field(max_length=256), _clip(256)]
+Text = Annotated[str, Field(max_length=4096), _clip(4096)]
+Number = Annotated[int, Field(ge=0, le=2**53)]
+Share100 = Annotated[str, Field(max_length=6)]
+
+
 class PlanStatus(Document):
     """The plan in force and who serves it.
 
     Attributes:
+        generation: Counts the plans of this rollout; never falls.
         digest: Of the whole plan; two proxies with equal digests decide alike.
-        replicas: Proxies; ``current`` serve this very plan, ``pending`` are the others' addresses.
+        replicas: How many proxies there are.
+        current: How many serve this very plan.
+        pending: The others, the first 64 of them.
     """
 
-    generation: int
-    digest: str
-    replicas: int
-    current: int
-    pending: tuple[str, ...] = ()
+    generation: Number
+    digest: Word
+    replicas: Number
+    current: Number
+    pending: Annotated[tuple[Word, ...], Field(max_length=64), _clip(64)] = ()
 
 
 class RevisionStatus(Document):
-    """Revisions of stable and of what is on trial."""
+    """Revisions of stable and of what is on trial.
 
-    stable: str | None = None
-    canary: str | None = None
+    Attributes:
+        stable: What everyone else gets.
+        canary: On trial, or about to be; absent: none.
+    """
+
+    stable: Word | None = None
+    canary: Word | None = None
 
 
 class StepStatus(Document):
-    """The current step: its index from 0 (which is how many are done), of how many, and for how long it is in force."""
+    """The current step.
 
-    index: int
-    total: int
-    elapsed: str
+    Attributes:
+        index: From 0, which is how many are done.
+        total: How many steps there are.
+        elapsed: For how long every proxy has had it.
+    """
+
+    index: Number
+    total: Number
+    elapsed: Word
 
 
 class WeightStatus(Document):
-    """The canary's share in per cent: programmed, and measured by distinct users with the range that chance allows."""
+    """The canary's share of users, in per cent.
 
-    programmed: str
-    measured: str | None = None
-    low: str | None = None
-    high: str | None = None
+    Attributes:
+        programmed: As the plan says.
+        measured: By distinct users.
+        low: Lower end of the range that chance allows for what was measured.
+        high: Its upper end.
+    """
+
+    programmed: Share100
+    measured: Share100 | None = None
+    low: Share100 | None = None
+    high: Share100 | None = None
 
 
 class AbortStatus(Document):
-    """The abort that stands."""
+    """The abort that stands.
 
-    id: str
-    revision: str
-    by: str
-    reason: str
+    Attributes:
+        id: Of the latch at every proxy.
+        revision: What was aborted.
+        by: Whoever did it.
+        reason: Requested, AnalysisFailed, Latched or BreakerTripped.
+    """
+
+    id: Word
+    revision: Word
+    by: Text
+    reason: Word
 
 
 class NeedStatus(Document):
-    """What is missing for a measurement; minutes at the present rate, absent if nothing comes."""
+    """What is missing for a measurement.
 
-    requests: int
-    users: int
-    minutes: int | None = None
+    Attributes:
+        requests: So many more.
+        users: So many more of them.
+        minutes: At the present rate; absent: nothing comes.
+    """
+
+    requests: Number
+    users: Number
+    minutes: Number | None = None
 
 
 class VerdictStatus(Document):
-    """What the evidence says."""
+    """What the evidence says.
+
+    Attributes:
+        decision: Advance, Rollback, Hold (not enough data, or it waits) or DataFault (no signal).
+        reason: In one word.
+        message: In a sentence.
+        need: What is missing for a measurement; absent: nothing is.
+    """
 
     decision: Literal["Advance", "Rollback", "Hold", "DataFault"]
-    reason: str
-    message: str = ""
+    reason: Word
+    message: Text = ""
     need: NeedStatus | None = None
 
 
 class ActionStatus(Document):
-    """What somebody asked for."""
+    """What somebody asked for.
 
-    uid: str
-    verb: str
+    Attributes:
+        uid: Of the request.
+        verb: What was asked for.
+        result: Whether it was done.
+        by: Who asked.
+        message: What became of it, in a sentence.
+    """
+
+    uid: Word
+    verb: Word
     result: Literal["Done", "Refused"]
-    by: str = ""
-    message: str = ""
+    by: Text = ""
+    message: Text = ""
 
 
 class ConditionStatus(Document):
-    """One condition, as Kubernetes has them."""
+    """One condition, as Kubernetes has them.
+
+    Attributes:
+        type: What is said.
+        status: Whether it holds.
+        reason: Why, in one word.
+        message: Why, in a sentence.
+        observed_generation: Of the document that it is said about.
+        last_transition_time: Since when the status is this one.
+    """
 
     type: Literal["Accepted", "Programmed", "Progressing", "Ready", "Degraded"]
     status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str = ""
-    observed_generation: int
-    last_transition_time: str
+    reason: Word
+    message: Text = ""
+    observed_generation: Number
+    last_transition_time: Annotated[str, Field(max_length=64)]
 
 
-class Status(Document):
-    """All of it.
+class Observation(Document):
+    """What a rollout is at.
 
     Attributes:
-        resource_version: Differs whenever more does than the elapsed time, the measured share, and the numbers in
-            messages and needs.
+        observed_generation: Of the document that all this is about.
+        phase: Where it is, in one word.
+        plan: The plan in force and who serves it.
+        revision: Revisions of stable and of what is on trial.
+        step: The current step; absent: none is under way.
+        weight: The canary's share of users.
+        abort: The abort that stands; absent: none.
+        verdict: What the evidence says; absent: nothing is being judged.
+        actions: The last 16 that people asked for.
+        conditions: Accepted, Programmed, Progressing, Ready and Degraded.
     """
 
-    observed_generation: int
+    observed_generation: Number
     phase: Phase
     plan: PlanStatus | None = None
     revision: RevisionStatus = RevisionStatus()
@@ -117,8 +194,18 @@ class Status(Document):
     weight: WeightStatus | None = None
     abort: AbortStatus | None = None
     verdict: VerdictStatus | None = None
-    actions: tuple[ActionStatus, ...] = ()
-    conditions: tuple[ConditionStatus, ...] = ()
+    actions: Annotated[tuple[ActionStatus, ...], Field(max_length=16)] = ()
+    conditions: Annotated[tuple[ConditionStatus, ...], Field(max_length=8)] = ()
+
+
+class Status(Observation):
+    """All of it, as the controller's own API shows it.
+
+    Attributes:
+        resource_version: Differs whenever more does than the elapsed time, the measured share, and the numbers in
+            messages and needs.
+    """
+
     resource_version: int = Field(default=0, ge=0)
 
 

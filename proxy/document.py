@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -193,6 +193,9 @@ def _path(location: tuple[str | int, ...]) -> str:
     return path
 
 
+DURATION = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,8}(\.[0-9]{1,3})?s)?([0-9]{1,9}ms)?$"  # for schemas
+PERCENT = r"^(100(\.0{1,2})?|[0-9]{1,2}(\.[0-9]{1,2})?)$"
+
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,8}(?:\.\d{1,3})?)s)?(?:(\d{1,9})ms)?", re.ASCII)
 
 
@@ -246,11 +249,17 @@ def percent_text(bp: int) -> str:
 
 Duration = Annotated[
     float,
-    BeforeValidator(duration_s, json_schema_input_type=str),
+    BeforeValidator(
+        duration_s, json_schema_input_type=Annotated[str, Field(min_length=2, max_length=40, pattern=DURATION)]
+    ),
     PlainSerializer(duration_text, return_type=str),
 ]
 Percent = Annotated[
     int,
-    BeforeValidator(percent_bp, json_schema_input_type=int | str),
+    BeforeValidator(
+        percent_bp,
+        json_schema_input_type=Annotated[int, Field(ge=0, le=100)]
+        | Annotated[str, Field(min_length=1, max_length=6, pattern=PERCENT)],
+    ),
     PlainSerializer(percent_text, return_type=str),
 ]

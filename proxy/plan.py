@@ -20,8 +20,10 @@ from proxy.document import Document, Duration, Fault, Percent, parse, refuse
 NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"  # a Kubernetes label value in lower case, so that it fits a metric
 TOKEN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$"  # RFC 9110 section 5.6.2
 _LABEL = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?")  # RFC 1123 section 2.1, and _ as Kubernetes and SRV names
-MAX_VALUE = 4096  # Gateway API's bound on a header match's value
+MAX_VALUE = 1024  # a quarter of Gateway API's: an API server reckons with the worst of every bound (controller.crd)
 MAX_LIST = 64  # Gateway API allows 64 matches a rule
+MAX_MATCHES = 16
+MAX_FIELDS = 8  # headers, queries or cookies in one match
 
 Name = Annotated[str, Field(pattern=NAME)]
 Token = Annotated[str, Field(pattern=TOKEN)]
@@ -50,9 +52,17 @@ def _target(text: str) -> str:
     return text
 
 
-Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
-Path = Annotated[str, Field(max_length=1024), AfterValidator(_path)]
-Target = Annotated[str, Field(max_length=1024), AfterValidator(_target)]
+def _schema(**keys: object) -> Any:
+    """What a schema says beside the validator, which has the better messages. `controller.crd` knows the formats."""
+    return Field(json_schema_extra=keys)  # type: ignore[arg-type]  # JSON values
+
+
+_PATH_PATTERN = r"^/[ -\x22$->@-~]*$"
+Network = Annotated[str, Field(max_length=64), _schema(format="network"), AfterValidator(_network)]
+Path = Annotated[str, Field(max_length=1024), _schema(pattern=_PATH_PATTERN), AfterValidator(_path)]
+Target = Annotated[
+    str, Field(max_length=1024), _schema(pattern=r"^/[!-\x22$->@-~]*(\?[!-\x22$-~]*)?$"), AfterValidator(_target)
+]
 
 
 def _host_name(text: str) -> str:
@@ -62,7 +72,7 @@ def _host_name(text: str) -> str:
     return text
 
 
-HostName = Annotated[str, Field(max_length=253), AfterValidator(_host_name)]
+HostName = Annotated[str, Field(max_length=253), _schema(format="hostname"), AfterValidator(_host_name)]
 
 
 class _Matcher(Document):
@@ -110,9 +120,9 @@ class Match(Document):
     """
 
     path: PathMatch | None = None
-    headers: tuple[FieldMatch, ...] = Field(default=(), max_length=16)
-    query_params: tuple[FieldMatch, ...] = Field(default=(), max_length=16)
-    cookies: tuple[FieldMatch, ...] = Field(default=(), max_length=16)
+    headers: tuple[FieldMatch, ...] = Field(default=(), max_length=MAX_FIELDS)
+    query_params: tuple[FieldMatch, ...] = Field(default=(), max_length=MAX_FIELDS)
+    cookies: tuple[FieldMatch, ...] = Field(default=(), max_length=MAX_FIELDS)
     method: Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")] | None = None
     hostnames: tuple[Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")], ...] = Field(
         default=(), max_length=16
@@ -145,7 +155,7 @@ class Route(Document):
     """A choice beside the weights: an arm, a share of its own, or an answer. Routes count in the order listed."""
 
     name: Name
-    matches: tuple[Match, ...] = Field(min_length=1, max_length=MAX_LIST)
+    matches: tuple[Match, ...] = Field(min_length=1, max_length=MAX_MATCHES)
     arm: Name | None = None
     split: Split | None = None
     answer: Annotated[int, Field(ge=400, le=599)] | None = None
@@ -350,7 +360,9 @@ class ArmTls(Document):
         server_name: Absent: the name that they are found by, or each one's address.
     """
 
-    server_name: Annotated[str, Field(max_length=253), AfterValidator(_server_name)] | None = None
+    server_name: (
+        Annotated[str, Field(max_length=253), _schema(format="server-name"), AfterValidator(_server_name)] | None
+    ) = None
 
 
 class Arm(Document):

@@ -23,8 +23,9 @@ from controller.messages import (
 from controller.net.engine import Engine, timestamp
 from controller.net.guard import Guard, failure
 from controller.net.openapi import openapi
-from controller.spec import CanaryRollout, Version
+from controller.spec import CanaryRollout
 from controller.state import Stage
+from controller.version import Version
 from controller.whoami import parse_key, whoami
 from proxy.document import Document, DocumentError, Fault, validate
 from proxy.keys import Keys

@@ -40,9 +40,10 @@ from controller.events import (
 from controller.evidence import Evidence, Share, parse_look
 from controller.net.proxies import ProxyClient
 from controller.net.store import Store, Stored
-from controller.spec import TemplateSpec, Version
+from controller.spec import TemplateSpec
 from controller.state import Latch, ProxyView, Stage, State, serialise
 from controller.status import ConditionStatus, Status, WeightStatus
+from controller.version import Version
 from proxy.document import DocumentError, validate
 from proxy.plan import Endpoint, Plan
 

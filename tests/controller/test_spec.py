@@ -13,11 +13,11 @@ from controller.spec import (
     CanaryRollout,
     ControllerSettings,
     cross_faults,
-    endpoint,
     find_template,
     parse_document,
     template_metrics,
 )
+from controller.version import endpoint
 from proxy.document import DocumentError, parse, validate
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "rollout"

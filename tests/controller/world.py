@@ -26,8 +26,9 @@ from controller.events import (
     Verb,
 )
 from controller.phase import phase
-from controller.spec import AnalysisTemplate, CanaryRollout, TemplateSpec, Version, template_metrics
+from controller.spec import AnalysisTemplate, CanaryRollout, TemplateSpec, template_metrics
 from controller.state import Latch, Phase, ProxyView, Stage
+from controller.version import Version
 from proxy.document import validate
 from proxy.plan import Plan
 from tests.support.fake_proxy import FakeProxy

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
 from pydantic.alias_generators import to_camel
 
 from controller.resource import RolloutAction, RolloutStatus
@@ -109,6 +110,19 @@ def definition(resource: Resource) -> Json:
         "metadata": {"name": f"{resource.plural}.{GROUP}"},
         "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
     }
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML without anchors: the same default in two places is written out twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def text(definition: Json) -> str:
+    """A definition as the YAML file that is committed."""
+    made: str = yaml.dump(definition, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return f"# Made by `cohort schema --crd` from the models that read the files: change those.\n{made}"
 
 
 def _column(column: Column) -> Json:

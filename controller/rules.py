@@ -44,10 +44,8 @@ _LABEL = (
 )
 _HOST = "{}.host.lowerAscii().replace('.', ' ').trim()"  # the trailing dot goes; blanks are in no name
 _SET = "has(s.setHeaderRoute) && has(s.setHeaderRoute.match) && size(s.setHeaderRoute.match) > 0"
-_OPS = (
-    "self.steps.filter(t, has(t.setHeaderRoute) && t.setHeaderRoute.name == s.setHeaderRoute.name)"
-    ".map(t, has(t.setHeaderRoute.match) && size(t.setHeaderRoute.match) > 0 ? '+' : '-').join('')"
-)
+_OF_ITS_NAME = "has(t.setHeaderRoute) && t.setHeaderRoute.name == s.setHeaderRoute.name"
+_REMOVES = "(!has(t.setHeaderRoute.match) || size(t.setHeaderRoute.match) == 0)"
 _TEMPLATES = (_unique("self.templates", "{}.templateName", "a template is listed twice", "templates"),)
 _REGEX = "!has(self.value) || self.type != 'RegularExpression' || (''.matches(self.value) ? true : true)"
 _PRESENT = Rule(
@@ -126,8 +124,10 @@ RULES: Mapping[type[Document], tuple[Rule, ...]] = {
     spec.Step: (_one_of("setWeight", "pause", "analysis", "setHeaderRoute"),),
     spec.Canary: (
         Rule(
-            f"self.steps.all(s, !has(s.setHeaderRoute) || ({_SET}) || !{_OPS}.matches('^-|--'))",
-            "a step removes a header route that no step before has set",
+            f"self.steps.all(s, !has(s.setHeaderRoute) || ({_SET}) || "
+            f"(self.steps.exists_one(t, {_OF_ITS_NAME} && {_REMOVES}) && "
+            f"!self.steps.filter(t, {_OF_ITS_NAME}).map(t, {_REMOVES})[0]))",
+            "a step removes a header route that no step before has set, or that another one removes",
             "steps",
         ),
         Rule(f"self.steps.filter(s, {_SET}).size() <= 16", "at most 16 steps may set a header route", "steps"),

@@ -46,19 +46,31 @@ RolloutName = Annotated[str, Field(pattern=NAME, max_length=52)]
 
 
 class Pause(Document):
-    """Waits for a time, or without a duration until somebody promotes."""
+    """Waits for a time, or without a duration until somebody promotes.
+
+    Attributes:
+        duration: How long, from the moment every proxy has acknowledged the step.
+    """
 
     duration: Annotated[Duration, Field(gt=0)] | None = None
 
 
 class TemplateRef(Document):
-    """An AnalysisTemplate by name, of the rollout's own namespace or of none."""
+    """An AnalysisTemplate by name, of the rollout's own namespace or of none.
+
+    Attributes:
+        template_name: An AnalysisTemplate's name; the rollout's own namespace comes before one without.
+    """
 
     template_name: Name
 
 
 class Analysis(Document):
-    """Templates whose metrics are measured together."""
+    """Templates whose metrics are measured together.
+
+    Attributes:
+        templates: Whose metrics are measured, all at once.
+    """
 
     templates: tuple[TemplateRef, ...] = Field(min_length=1, max_length=8)
 
@@ -84,6 +96,7 @@ class Background(Analysis):
     """An analysis beside the steps, from one of them to the end of the rollout.
 
     Attributes:
+        templates: Whose metrics are measured, all at once.
         starting_step: Index of the step, from 0.
     """
 
@@ -91,7 +104,13 @@ class Background(Analysis):
 
 
 class HeaderValue(Document):
-    """What a header's value must look like; regex is RE2 and must match the whole value."""
+    """What a header's value must look like; regex is RE2 and must match the whole value.
+
+    Attributes:
+        exact: The whole value.
+        prefix: How it begins.
+        regex: RE2; the whole value must match.
+    """
 
     exact: Value | None = None
     prefix: Value | None = None
@@ -107,7 +126,12 @@ class HeaderValue(Document):
 
 
 class HeaderMatch(Document):
-    """One header of a header route."""
+    """One header of a header route.
+
+    Attributes:
+        header_name: Case does not matter.
+        header_value: What the value must look like.
+    """
 
     header_name: Token
     header_value: HeaderValue
@@ -124,7 +148,12 @@ class HeaderMatch(Document):
 
 
 class SetHeaderRoute(Document):
-    """Whoever sends the headers gets the canary. Without ``match`` the route of this name is removed."""
+    """Whoever sends the headers gets the canary. Without ``match`` the route of this name is removed.
+
+    Attributes:
+        name: Unique among those set.
+        match: All must match. None: the route of this name is removed.
+    """
 
     name: Name
     match: Annotated[tuple[HeaderMatch, ...], Field(max_length=MAX_FIELDS)] = ()
@@ -136,7 +165,14 @@ class SetHeaderRoute(Document):
 
 
 class Step(Document):
-    """One step of a rollout: exactly one of the four."""
+    """One step of a rollout: exactly one of the four.
+
+    Attributes:
+        set_weight: Per cent of users for the canary; decimals as text, "0.25".
+        pause: Waits.
+        analysis: Measures, and goes on if it was good.
+        set_header_route: Whoever sends these headers gets the canary.
+    """
 
     set_weight: Percent | None = None
     pause: Pause | None = None
@@ -162,7 +198,12 @@ class Step(Document):
 
 
 class Canary(Document):
-    """How a new revision gets its users."""
+    """How a new revision gets its users.
+
+    Attributes:
+        steps: Done one after another; after the last one the canary is promoted.
+        analysis: Measurements beside the steps. Absent: only steps of their own measure.
+    """
 
     steps: tuple[Step, ...] = Field(min_length=1, max_length=100)
     analysis: Background | None = None
@@ -182,8 +223,9 @@ class Canary(Document):
 
 
 def _header_route_faults(steps: Iterable[Step]) -> Iterable[Fault]:
-    """A removal of what is not there, and more routes at once than a plan has room for."""
+    """A removal of what is not there, or a second one of a name, and more routes than a plan has room for."""
     names: set[str] = set()
+    removed: set[str] = set()
     count = 0
     for i, step in enumerate(steps):
         change = step.set_header_route
@@ -194,14 +236,20 @@ def _header_route_faults(steps: Iterable[Step]) -> Iterable[Fault]:
             count += 1
         elif change.name not in names:
             yield Fault(f"steps[{i}].setHeaderRoute.name", f"removes {change.name}, which no step before has set")
+        elif change.name in removed:
+            yield Fault(f"steps[{i}].setHeaderRoute.name", f"removes {change.name}, as a step before does")
         else:
-            names.remove(change.name)
+            removed.add(change.name)
         if count == 17:
             yield Fault(f"steps[{i}].setHeaderRoute", "at most 16 steps may set a header route")
 
 
 class Strategy(Document):
-    """The way to a new revision."""
+    """The way to a new revision.
+
+    Attributes:
+        canary: Steps.
+    """
 
     canary: Canary
 
@@ -211,10 +259,11 @@ class RolloutSpec(Document):
 
     Attributes:
         stable: The version that everyone else gets.
-        canary: The version to try; absent: none yet, ``cohort start`` names one.
+        canary: The version to try; absent: none yet, cohort start names one.
         revision_from: Where revisions behind Services are read from; absent: from the images of their pods.
         workload_ref: Refused: cohort moves users between versions that run already, and manages no workloads.
-        users: Who is one user; the first key present counts. Default: a minted cookie, which every browser keeps.
+        users: Who is one user; the first key present counts. Default: a minted cookie, which every browser
+            keeps.
         routes: Choices beside the weights, in the order listed.
         preview: The page and the links that pin a browser to a version.
         mirror: Copies of users' requests for the canary; absent: none.
@@ -264,7 +313,12 @@ class RolloutSpec(Document):
 
 
 class RolloutMetadata(Document):
-    """Which rollout this is. The name is part of a cookie's name."""
+    """Which rollout this is. The name is part of a cookie's name.
+
+    Attributes:
+        name: Part of the cookies' names, hence shorter than other names.
+        namespace: As Kubernetes.
+    """
 
     name: RolloutName
     namespace: Name = "default"
@@ -294,8 +348,10 @@ class CohortProvider(Document):
 
     Attributes:
         metric: Shares are 0 to 1, percentiles seconds to the response head, requests and users numbers.
+        arm: Whose. The canary is what is on trial.
         window: How far back to count.
-        minimum_requests: Fewer requests in the window are no measurement; ``minimum_users`` likewise.
+        minimum_requests: Fewer requests in the window are no measurement; minimum_users likewise.
+        minimum_users: Fewer distinct users are no measurement either: with less one person's trouble decides.
     """
 
     metric: Literal["successRate", "errorRate", "p50", "p90", "p99", "requests", "users"]
@@ -306,7 +362,11 @@ class CohortProvider(Document):
 
 
 class Provider(Document):
-    """Where a metric comes from."""
+    """Where a metric comes from.
+
+    Attributes:
+        cohort: The proxies' own counters.
+    """
 
     cohort: CohortProvider
 
@@ -328,13 +388,20 @@ class Metric(Document):
     """One number, how often it is measured, and what it must be: Argo's fields with Argo's arithmetic.
 
     Attributes:
-        count: Measurements to take; absent: one without ``interval``, else without end.
+        name: Unique among the templates of one analysis.
+        interval: Between two measurements. Absent: there is one.
+        initial_delay: Before the first measurement. 0: at once; the window reaches back anyway.
+        count: Measurements to take; absent: one without interval, else without end.
+        success_condition: True is a success; false is a failure where no failureCondition is given.
+        failure_condition: Likewise; true is a failure. Neither true: inconclusive.
         failure_limit: More failed measurements than this fail the metric; -1: none does.
+        inconclusive_limit: More inconclusive measurements than this pause the rollout. Argo's default.
         consecutive_error_limit: More errors in a row than this are no signal any more: a DataFault.
         consecutive_success_limit: So many successes in a row end the metric as successful; 0: not asked for.
+        provider: Where the number comes from.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$", max_length=63)]
     interval: Annotated[Duration, Field(ge=1, le=86_400)] | None = None
     initial_delay: Annotated[Duration, Field(ge=0, le=86_400)] = 0.0
     count: Annotated[int, Field(ge=1, le=10_000)] | None = None
@@ -375,7 +442,11 @@ class Metric(Document):
 
 
 class DryRun(Document):
-    """Metrics that are measured and shown but decide nothing: those whose name the RE2 expression is found in."""
+    """Metrics that are measured and shown but decide nothing: those whose name the RE2 expression is found in.
+
+    Attributes:
+        metric_name: RE2; a metric is in dry run if this is found in its name.
+    """
 
     metric_name: Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -390,7 +461,12 @@ class DryRun(Document):
 
 
 class TemplateSpec(Document):
-    """The metrics of a template."""
+    """The metrics of a template.
+
+    Attributes:
+        metrics: All must be good.
+        dry_run: Metrics that are measured and shown but decide nothing. None: all decide.
+    """
 
     metrics: tuple[Metric, ...] = Field(min_length=1, max_length=32)
     dry_run: Annotated[tuple[DryRun, ...], Field(max_length=32)] = ()
@@ -411,7 +487,12 @@ class TemplateSpec(Document):
 
 
 class TemplateMetadata(Document):
-    """Which template this is; without a namespace it serves every one."""
+    """Which template this is; without a namespace it serves every one.
+
+    Attributes:
+        name: What templateName says.
+        namespace: Whose rollouts may use it. Absent: everybody's.
+    """
 
     name: Name
     namespace: Name | None = None

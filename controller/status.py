@@ -14,10 +14,12 @@ from controller.phase import hold, phase, verdict
 from controller.state import Action, Phase, Stage, State, unreachable
 from proxy.document import Document, duration_text, percent_text
 
+MAX_PENDING = 64  # addresses that a status names
+
 
 def _clip(size: int) -> BeforeValidator:
-    """Cut text, or a list, to its bound: a status that is too long to be stored would be no status at all."""
-    return BeforeValidator(lambda value: value[:size] if isinstance(value, str | tuple | list) else value)
+    """Cut text to its bound: a status that is too long to be stored would be no status at all."""
+    return BeforeValidator(lambda value: value[:size] if isinstance(value, str) else value)
 
 
 Word = Annotated[str, Field(max_length=256), _clip(256)]
@@ -41,7 +43,7 @@ class PlanStatus(Document):
     digest: Word
     replicas: Number
     current: Number
-    pending: Annotated[tuple[Word, ...], Field(max_length=64), _clip(64)] = ()
+    pending: Annotated[tuple[Word, ...], Field(max_length=MAX_PENDING)] = ()
 
 
 class RevisionStatus(Document):
@@ -271,7 +273,7 @@ def _plan(state: State, digest: str) -> PlanStatus:
         digest=digest,
         replicas=replicas,
         current=replicas - len(pending),
-        pending=pending,
+        pending=pending[:MAX_PENDING],
     )
 
 

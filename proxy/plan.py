@@ -25,10 +25,12 @@ MAX_LIST = 64  # Gateway API allows 64 matches a rule
 MAX_MATCHES = 16
 MAX_FIELDS = 8  # headers, queries or cookies in one match
 
-Name = Annotated[str, Field(pattern=NAME)]
-Token = Annotated[str, Field(pattern=TOKEN)]
+Name = Annotated[str, Field(pattern=NAME, max_length=63)]
+Token = Annotated[str, Field(pattern=TOKEN, max_length=256)]
 Value = Annotated[str, Field(max_length=MAX_VALUE)]
-Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.:/@]{0,126}[A-Za-z0-9])?$")]
+Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.:/@]{0,126}[A-Za-z0-9])?$", max_length=128)]
+Method = Annotated[str, Field(pattern=r"^[A-Z]{1,20}$", max_length=20)]
+HostPattern = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", max_length=255)]
 
 
 def _network(text: str) -> str:
@@ -92,7 +94,12 @@ class _Matcher(Document):
 
 
 class PathMatch(_Matcher):
-    """How the path must look. PathPrefix compares whole segments, so ``/pay`` does not match ``/payments``."""
+    """How the path must look. PathPrefix compares whole segments, so ``/pay`` does not match ``/payments``.
+
+    Attributes:
+        type: PathPrefix compares whole segments: /pay does not match /payments. As Gateway API.
+        value: For RegularExpression RE2 syntax, and the whole path must match.
+    """
 
     type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
     value: Value
@@ -105,7 +112,13 @@ class PathMatch(_Matcher):
 
 
 class FieldMatch(_Matcher):
-    """One header, query parameter or cookie by name. A RegularExpression (RE2) must match the whole value."""
+    """One header, query parameter or cookie by name. A RegularExpression (RE2) must match the whole value.
+
+    Attributes:
+        type: RegularExpression is RE2 and must match the whole value. As Gateway API.
+        value: What to compare with; Present has none.
+        name: Of a header without regard to case; of a cookie or parameter exactly.
+    """
 
     name: Token
     type: Literal["Exact", "Prefix", "Suffix", "RegularExpression", "Present"] = "Exact"
@@ -115,7 +128,12 @@ class Match(Document):
     """Conditions that must all hold.
 
     Attributes:
-        hostnames: Exact names, or ``*.`` and a name for any one or more labels before it; without port.
+        path: How the path must look.
+        headers: Header fields; all must match.
+        query_params: Query parameters; all must match.
+        cookies: Cookies; all must match.
+        method: The method, in capitals.
+        hostnames: Exact names, or *. and a name for any one or more labels before it; without port.
         client_networks: Networks of the client's address (behind trusted peers the forwarded one).
     """
 
@@ -123,10 +141,8 @@ class Match(Document):
     headers: tuple[FieldMatch, ...] = Field(default=(), max_length=MAX_FIELDS)
     query_params: tuple[FieldMatch, ...] = Field(default=(), max_length=MAX_FIELDS)
     cookies: tuple[FieldMatch, ...] = Field(default=(), max_length=MAX_FIELDS)
-    method: Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")] | None = None
-    hostnames: tuple[Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")], ...] = Field(
-        default=(), max_length=16
-    )
+    method: Method | None = None
+    hostnames: tuple[HostPattern, ...] = Field(default=(), max_length=16)
     client_networks: tuple[Network, ...] = Field(default=(), max_length=MAX_LIST)
 
     @model_validator(mode="after")
@@ -139,7 +155,12 @@ class Match(Document):
 
 
 class Split(Document):
-    """Takes part in the split with bounds of its own: the common weight, raised to atLeast and cut to atMost."""
+    """Takes part in the split with bounds of its own: the common weight, raised to atLeast and cut to atMost.
+
+    Attributes:
+        at_least: The common weight is raised to this. 0: as the others.
+        at_most: The common weight is cut to this. 100: as the others.
+    """
 
     at_least: Percent = 0
     at_most: Percent = BUCKETS
@@ -152,7 +173,19 @@ class Split(Document):
 
 
 class Route(Document):
-    """A choice beside the weights: an arm, a share of its own, or an answer. Routes count in the order listed."""
+    """A choice beside the weights: an arm, a share of its own, or an answer. Routes count in the order listed.
+
+    Attributes:
+        name: The reason that headers and metrics show: route/NAME.
+        matches: One of them suffices.
+        arm: The version for whoever matches.
+        split: Takes part in the split with bounds of its own.
+        answer: The status code that cohort answers itself, whichever version was picked.
+        always: Counts before the preview cookie and the steps' header routes.
+        trust: From whom a match of headers counts.
+        strip_prefix: Taken off the path before the service sees it; it gets X-Forwarded-Prefix, and Location
+            gets it back.
+    """
 
     name: Name
     matches: tuple[Match, ...] = Field(min_length=1, max_length=MAX_MATCHES)
@@ -182,40 +215,71 @@ class HeaderRoute(Document):
 
 
 class HeaderSource(Document):
-    """A header that names the user. With TrustedPeers it counts only from the networks in the proxy's settings."""
+    """A header that names the user. With TrustedPeers it counts only from the networks in the proxy's settings.
+
+    Attributes:
+        name: Case does not matter.
+        trust: TrustedPeers: counts only from trustedPeers, others' is removed.
+    """
 
     name: Token
     trust: Literal["TrustedPeers", "Anyone"] = "TrustedPeers"
 
 
 class JwtSource(Document):
-    """A claim of a bearer token, not verified: it counts as anonymous input."""
+    """A claim of a bearer token, not verified: it counts as anonymous input.
+
+    Attributes:
+        header: Where the token is, after Bearer.
+        claim: Its text or number is the user's name.
+    """
 
     header: Token = "Authorization"
     claim: Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class CookieSource(Document):
-    """A cookie of the service's own that names the user."""
+    """A cookie of the service's own that names the user.
+
+    Attributes:
+        name: Its value is the user's name, byte for byte.
+    """
 
     name: Token
 
 
 class ClientAddressSource(Document):
-    """The client's address, for clients that keep no cookies; IPv6 is cut to a prefix, which one household shares."""
+    """The client's address, for clients that keep no cookies; IPv6 is cut to a prefix, which one household shares.
+
+    Attributes:
+        ipv6_prefix: Leading bits that count of an IPv6 address.
+    """
 
     ipv6_prefix: Annotated[int, Field(ge=16, le=128)] = 64
 
 
 class MintSource(Document):
-    """A signed first-party cookie, made at the first answer. Default name: ``cohort_<rollout>``."""
+    """A signed first-party cookie, made at the first answer. Default name: ``cohort_<rollout>``.
+
+    Attributes:
+        max_age: How long the browser keeps the cookie.
+        name: The cookie's name. Absent: cohort_ and the rollout's name.
+    """
 
     max_age: Annotated[Duration, Field(ge=60, le=400 * 86400)] = 2160 * 3600.0  # 90 d; browsers cut at 400 d
     name: Token | None = None
 
 
 class UserSource(Document):
-    """One place where a user's key may be found."""
+    """One place where a user's key may be found.
+
+    Attributes:
+        header: A header that names the user.
+        jwt: A claim of a bearer token.
+        cookie: A cookie of the service's own.
+        client_address: The client's address.
+        mint: A signed cookie of ours; last in the list, because it always succeeds.
+    """
 
     header: HeaderSource | None = None
     jwt: JwtSource | None = None
@@ -243,7 +307,12 @@ class UserSource(Document):
 
 
 class Preview(Document):
-    """The page and the links that pin a browser to a version."""
+    """The page and the links that pin a browser to a version.
+
+    Attributes:
+        path: Where the page is. Below /.cohort/, the one place that cohort takes from the service.
+        access: Token: links with a valid token pin. Public: anybody may.
+    """
 
     path: Path = "/.cohort/preview"
     access: Literal["Token", "Public", "Disabled"] = "Disabled"
@@ -259,23 +328,23 @@ class Mirror(Document):
     """A share of users whose requests are copied to another arm; the answers to the copies are dropped.
 
     Attributes:
+        arm: Who gets the copies; canary means nobody while no revision is on trial.
+        percent: Of users.
         methods: Whose requests are copied; others than GET and HEAD make the service do things twice.
     """
 
     arm: Name
     percent: Percent
-    methods: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[A-Z]{1,20}$")], ...], Field(min_length=1, max_length=16)
-    ] = (
-        "GET",
-        "HEAD",
-    )
+    methods: Annotated[tuple[Method, ...], Field(min_length=1, max_length=16)] = ("GET", "HEAD")
 
 
 class Breaker(Document):
     """The line above which the proxy aborts by itself, from its own counters.
 
     Attributes:
+        error_percent: Share of a version's answers that may fail. Half is no statistics any more: it is broken.
+        requests: Fewer answers within the window decide nothing.
+        window: How far back it looks: long enough for twenty answers, short enough to act before people do.
         minimum_users: So many users must have met failures; with 1, one user alone can trip it.
     """
 
@@ -315,7 +384,12 @@ class Endpoint(Document):
 
 
 class Dns(Document):
-    """Where a version listens, by name: every address that the name has, at one port. Asked anew by its TTL."""
+    """Where a version listens, by name: every address that the name has, at one port. Asked anew by its TTL.
+
+    Attributes:
+        host: The name. A final dot leaves the search list out.
+        port: The TCP port, at every address.
+    """
 
     host: HostName
     port: Annotated[int, Field(ge=1, le=65535)]
@@ -330,7 +404,11 @@ class HealthCheck(Document):
     """How each endpoint of a version is asked whether it is well: a GET at an interval.
 
     Attributes:
-        unhealthy: Failures in a row that turn an endpoint out; ``healthy``: passes in a row that bring it back.
+        path: What is asked for, by GET; any 2xx or 3xx is well (checks). The usual name.
+        interval: From one check of an endpoint to the next.
+        timeout: For the head of the answer, connecting included; at most the interval. As Kubernetes' probes.
+        unhealthy: Failures in a row that turn an endpoint out; healthy: passes in a row that bring it back.
+        healthy: Passes in a row that bring it back. A process that crashes in a loop may pass once.
     """
 
     path: Target = "/healthz"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.condition import MAX_DEPTH, ConditionError, holds, parse
+from controller.condition import MAX_DEPTH, PATTERN, ConditionError, holds, parse
+
+NUMBERS = st.floats(-1e99, 1e99).filter(lambda number: number == 0 or abs(number) > 1e-99)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,8 @@ from controller.condition import MAX_DEPTH, ConditionError, holds, parse
         ("!(result > 1)", 1.0, True),
         ("!!(result > 1)", 1.0, False),
         ("!result > 1", 2.0, False),
+        ("!" * 41 + "(result > 1)", 1.0, True),
+        ("(" * 32 + "result > 1" + ")" * 32, 2.0, True),
         ("result >= 1\n  && result <= 2", 1.5, True),
         ("result <= 1", math.inf, False),
     ],
@@ -62,7 +67,9 @@ def test_a_condition_means_what_it_says(text: str, result: float, expected: bool
         ("true", "character 1"),
         ("result > 0; import os", "character 11"),
         ("(" * 40 + "result > 1" + ")" * 40, f"deeper than {MAX_DEPTH}"),
-        ("!" * 40 + "(result > 1)", f"deeper than {MAX_DEPTH}"),
+        ("(" * 33 + "result > 1" + ")" * 33, f"deeper than {MAX_DEPTH}"),
+        ("result > 1e-100", "too small"),
+        ("result > " + "1" * 31, "too long"),
         ("result > 1" + " " * 1024, "at most 1024 characters"),
     ],
 )
@@ -73,6 +80,14 @@ def test_what_is_no_condition_is_refused_with_its_place(text: str, part: str) ->
     assert part in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["result", "1 > 0", "result > 1 > 2", "result > 1 &&", "result > 0x10", "result > 1e999"]
+)
+def test_the_pattern_refuses_what_the_parser_does(text: str) -> None:
+    """It is what an API server checks; only parentheses that do not match are beyond it."""
+    assert not re.search(PATTERN, text)
+
+
 @pytest.mark.parametrize("text", ["result >= 0.99", "!(result < 0.99)", "result != 5"])
 def test_not_a_number_is_neither_true_nor_false(text: str) -> None:
     """C9: on NaN Argo's comparison is a failure and its negation a success; here it is no measurement at all."""
@@ -80,7 +95,7 @@ def test_not_a_number_is_neither_true_nor_false(text: str) -> None:
         holds(parse(text), math.nan)
 
 
-@given(st.floats(allow_nan=False), st.floats(allow_nan=False, allow_infinity=False))
+@given(st.floats(allow_nan=False), NUMBERS)
 def test_a_mirrored_comparison_says_the_same(result: float, number: float) -> None:
     """``a < b`` is ``b > a`` for every pair."""
     for sign, mirror in ((">", "<"), (">=", "<="), ("==", "=="), ("!=", "!=")):
@@ -91,9 +106,10 @@ def test_a_mirrored_comparison_says_the_same(result: float, number: float) -> No
 
 @given(st.text(alphabet="result[0] <>=!&|().-19e", max_size=40))
 def test_any_text_is_a_condition_or_refused(text: str) -> None:
-    """The parser raises nothing but its own error."""
+    """The parser raises nothing but its own error; what it takes, the pattern for API servers takes too."""
     try:
         tree = parse(text)
     except ConditionError:
         return
+    assert re.search(PATTERN, text)
     assert holds(tree, 0.5) in (True, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,50 +20,15 @@ from controller.spec import (
 )
 from controller.version import endpoint
 from proxy.document import DocumentError, parse, validate
+from tests.controller.faulty import METRICS, ROLLOUTS, rollout_value, steps, template
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "rollout"
 
 
-def rollout_value(**spec: Any) -> dict[str, Any]:
-    return {
-        "kind": "CanaryRollout",
-        "metadata": {"name": "checkout", "namespace": "shop"},
-        "spec": {
-            "stable": {"addresses": ["127.0.0.1:9001"], "revision": "v1"},
-            "canary": {"addresses": ["127.0.0.1:9002"], "revision": "v2"},
-            "strategy": {"canary": {"steps": [{"setWeight": 5}, {"pause": {}}]}},
-            **spec,
-        },
-    }
-
-
-def steps(*items: Any, **more: Any) -> dict[str, Any]:
-    return {"strategy": {"canary": {"steps": list(items), **more}}}
-
-
 def faults_of(value: dict[str, Any]) -> list[str]:
     with pytest.raises(DocumentError) as raised:
-        parse_document(yaml.safe_dump(value))
+        parse_document(json.dumps(value))
     return [str(fault) for fault in raised.value.faults]
-
-
-def template(name: str = "success-rate", namespace: str | None = None, **metric: Any) -> AnalysisTemplate:
-    value = {
-        "metadata": {"name": name} | ({"namespace": namespace} if namespace else {}),
-        "spec": {
-            "metrics": [
-                {
-                    "name": "rate",
-                    "interval": "30s",
-                    "count": 6,
-                    "successCondition": "result[0] >= 0.99",
-                    "provider": {"cohort": {"metric": "successRate"}},
-                    **metric,
-                }
-            ]
-        },
-    }
-    return validate(AnalysisTemplate, value)
 
 
 def test_the_example_by_name_is_good() -> None:
@@ -121,91 +87,7 @@ def test_steps_read_as_argo_writes_them() -> None:
     assert read[5].set_header_route.route is None
 
 
-@pytest.mark.parametrize(
-    ("spec", "fault"),
-    [
-        ({"stable": {"service": {"name": "x"}}}, "spec.stable.service: unknown field"),
-        (
-            {"canary": {"dns": {"host": "a", "port": 1}, "addresses": ["127.0.0.1:1"], "revision": "v2"}},
-            "spec.canary: exactly one of addresses and dns is needed",
-        ),
-        ({"canary": {"revision": "v2"}}, "spec.canary: exactly one of addresses and dns is needed"),
-        (
-            {"canary": {"dns": {"host": "127.0.0.1", "port": 1}, "revision": "v2"}},
-            "spec.canary.dns.host: expected a DNS name",
-        ),
-        (
-            {
-                "stable": {"dns": {"host": "Shop.example", "port": 80}, "revision": "v1"},
-                "canary": {"dns": {"host": "shop.example.", "port": 80}, "revision": "v2"},
-            },
-            "spec.canary.dns: shop.example.:80 is stable's too, yet of another revision",
-        ),
-        (
-            {
-                "stable": {
-                    "addresses": ["127.0.0.1:1"],
-                    "revision": "v1",
-                    "healthCheck": {"interval": "1s", "timeout": "2s"},
-                }
-            },
-            "spec.stable.healthCheck: timeout is above interval",
-        ),
-        ({"stable": {"addresses": ["127.0.0.1:9001"]}}, "spec.stable.revision: required field is missing"),
-        ({"stable": {"addresses": [], "revision": "v1"}}, "spec.stable: exactly one of addresses and dns is needed"),
-        ({"stable": {"addresses": ["localhost:80"], "revision": "v1"}}, "spec.stable.addresses[0]: expected an IP"),
-        ({"stable": {"addresses": ["127.0.0.1"], "revision": "v1"}}, "spec.stable.addresses[0]: expected an IP"),
-        ({"stable": {"addresses": ["127.0.0.1:0"], "revision": "v1"}}, "spec.stable.addresses[0]: expected an IP"),
-        ({"stable": {"addresses": ["127.0.0.1:70000"], "revision": "v1"}}, "spec.stable.addresses[0]: expected an IP"),
-        (
-            {"stable": {"addresses": ["[::1]:80", "[0::1]:80"], "revision": "v1"}},
-            "spec.stable.addresses[1]: [0::1]:80 is listed twice",
-        ),
-        ({"mirror": {"percent": 1}}, "spec.mirror.arm: required field is missing"),
-        ({"mirror": {"arm": "stable", "percent": 1}}, "spec.mirror.arm: expected canary, the only arm beside stable"),
-        ({"mirror": {"arm": "canary", "percent": 101}}, "spec.mirror.percent: expected a percentage"),
-        ({"judge": {}}, "spec.judge: unknown field"),
-        ({"breaker": {"errorPercent": 0}}, "spec.breaker.errorPercent: "),
-        ({"breaker": {"window": "1h"}}, "spec.breaker.window: "),
-        ({"breaker": {"requests": 0}}, "spec.breaker.requests: "),
-        ({"onArmDown": "stable"}, "spec.onArmDown: Input should be 'Stable' or 'Error'"),
-        ({"strategy": {"blueGreen": {}}}, "spec.strategy.canary: required field is missing"),
-        (steps(), "spec.strategy.canary.steps: "),
-        (steps({}), "spec.strategy.canary.steps[0]: exactly one of"),
-        (steps({"setWeight": 5, "pause": {}}), "spec.strategy.canary.steps[0]: exactly one of"),
-        (steps({"setWeight": 5.5}), "spec.strategy.canary.steps[0].setWeight: expected a percentage"),
-        (steps({"setWeight": 101}), "spec.strategy.canary.steps[0].setWeight: expected a percentage"),
-        (steps({"pause": {"duration": 10}}), "spec.strategy.canary.steps[0].pause.duration: expected a duration"),
-        (steps({"pause": {"duration": "0s"}}), "spec.strategy.canary.steps[0].pause.duration: "),
-        (steps({"setMirrorRoute": {}}), "spec.strategy.canary.steps[0].setMirrorRoute: unknown field"),
-        (steps({"setWeight": 5}, progressDeadlineSeconds=600), "spec.strategy.canary.progressDeadlineSeconds: unknown"),
-        (
-            steps({"setHeaderRoute": {"name": "qa"}}),
-            "spec.strategy.canary.steps[0].setHeaderRoute.name: removes qa, which no step before has set",
-        ),
-        (
-            steps({"setHeaderRoute": {"name": "qa", "match": [{"headerName": "X", "headerValue": {}}]}}),
-            "spec.strategy.canary.steps[0].setHeaderRoute.match[0].headerValue: exactly one of",
-        ),
-        (
-            steps({"setHeaderRoute": {"name": "qa", "match": [{"headerName": "X", "headerValue": {"regex": "("}}]}}),
-            "spec.strategy.canary.steps[0].setHeaderRoute.match[0].headerValue: not a regular expression",
-        ),
-        (
-            steps({"pause": {}}, analysis={"templates": [{"templateName": "x"}], "startingStep": 1}),
-            "spec.strategy.canary.analysis.startingStep: there are steps 0 to 0, got 1",
-        ),
-        (
-            steps({"analysis": {"templates": [{"templateName": "x"}, {"templateName": "x"}]}}),
-            "spec.strategy.canary.steps[0].analysis.templates[1].templateName: x is listed twice",
-        ),
-        (
-            {"routes": [{"name": "a", "matches": [{"method": "GET"}], "arm": "third"}]},
-            "spec.routes[0].arm: expected one of stable, canary, got 'third'",
-        ),
-        ({"users": [{"mint": {}}, {"cookie": {"name": "uid"}}]}, "spec.users[0]: mint must be the last source"),
-    ],
-)
+@pytest.mark.parametrize(("spec", "fault"), ROLLOUTS)
 def test_a_fault_is_named_with_its_path(spec: dict[str, Any], fault: str) -> None:
     """House rule: validated whole, every fault with its field path; fields that do not work yet are unknown."""
     found = faults_of(rollout_value(**spec))
@@ -234,21 +116,7 @@ def test_another_kind_is_refused(kind: Any) -> None:
     assert faults_of({"kind": kind}) == [f"kind: expected one of CanaryRollout, AnalysisTemplate, got {kind!r}"]
 
 
-@pytest.mark.parametrize(
-    ("metric", "fault"),
-    [
-        ({"successCondition": "result >"}, "spec.metrics[0].successCondition: expected result, result[0] or a number"),
-        ({"successCondition": None}, "spec.metrics[0]: successCondition or failureCondition is needed"),
-        ({"interval": None}, "spec.metrics[0].interval: is needed to measure 6 times"),
-        ({"failureLimit": 7}, "spec.metrics[0].failureLimit: is 7, but only 6 measurements are taken"),
-        ({"inconclusiveLimit": 7}, "spec.metrics[0].inconclusiveLimit: is 7"),
-        ({"consecutiveSuccessLimit": 7}, "spec.metrics[0].consecutiveSuccessLimit: is 7"),
-        ({"count": 0}, "spec.metrics[0].count: "),
-        ({"provider": {"prometheus": {}}}, "spec.metrics[0].provider.prometheus: unknown field"),
-        ({"provider": {"cohort": {"metric": "p95"}}}, "spec.metrics[0].provider.cohort.metric: "),
-        ({"provider": {"cohort": {"metric": "p99", "window": "2h"}}}, "spec.metrics[0].provider.cohort.window: "),
-    ],
-)
+@pytest.mark.parametrize(("metric", "fault"), METRICS)
 def test_a_template_is_checked(metric: dict[str, Any], fault: str) -> None:
     """Argo's own rules for metrics, and that no metric is good whatever it measures."""
     with pytest.raises(DocumentError) as raised:

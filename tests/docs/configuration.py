@@ -17,6 +17,7 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 
 from controller.spec import AnalysisTemplate, CanaryRollout, ControllerSettings
+from controller.version import LABEL, PortName
 from proxy.config import ProxySettings
 from proxy.document import Document, duration_s, duration_text, percent_bp
 from proxy.plan import NAME, TOKEN, Plan, Revision
@@ -26,7 +27,8 @@ ROOTS: tuple[type[Document], ...] = (ProxySettings, Plan, CanaryRollout, Analysi
 MARK = re.compile(r"<!-- fields: (\S+)\.(\w+) -->\n\n((?:\|.*\n)*)")
 HEADER = "| field | value | default | what it is, and why the default |\n|---|---|---|---|\n"
 
-REVISION = str(get_args(Revision)[1].metadata[0].pattern)
+REVISION = next(bound.pattern for bound in get_args(Revision)[1].metadata if hasattr(bound, "pattern"))
+PORT_NAME = next(bound.pattern for bound in get_args(PortName)[1].metadata if hasattr(bound, "pattern"))
 SHAPES = {  # what a validator's function or a pattern stands for
     "_listen": "`:PORT`, `IPV4:PORT` or `[IPV6]:PORT`",
     "_listen_or_unix": "`unix:PATH`, `:PORT`, `IPV4:PORT` or `[IPV6]:PORT`",
@@ -38,9 +40,11 @@ SHAPES = {  # what a validator's function or a pattern stands for
     "_path": "path that starts with `/`",
     "_address": "`IPV4:PORT` or `[IPV6]:PORT`",
     "_condition": "condition, `result[0] >= 0.99`",
-    NAME: "name: a-z, 0-9 and `-`, at most 63 characters",
+    NAME: "name: a-z, 0-9 and `-`",
     TOKEN: "token of RFC 9110",
-    REVISION: "revision: letters, digits and `-_.:/@`, at most 128 characters",
+    REVISION: "revision: letters, digits and `-_.:/@`",
+    PORT_NAME: "name of a port",
+    LABEL: "key of a label",
 }
 
 
@@ -125,6 +129,8 @@ def _describe(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return f"list{_count(bounds)} of {_describe(inner[0])}"
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in inner)
+    if origin is dict:
+        return "mapping"
     if annotation is bool:
         return "`true`, `false`"
     if duration_s in functions:
@@ -169,7 +175,7 @@ def _default(field: FieldInfo) -> str:
     functions = [item.func for item in field.metadata if hasattr(item, "func")]
     if value is None:
         return "absent"
-    if value == ():
+    if value in ((), ""):
         return "none"
     if duration_s in functions:
         return f"`{duration_text(value)}`"

@@ -34,3 +34,19 @@ def test_an_unknown_kind_is_wrong_use(run: Run) -> None:
     result = run("schema", "Deployment")
     assert result.code == 2
     assert "expected one of CanaryRollout, AnalysisTemplate, Plan" in result.err
+
+
+def test_definitions_for_a_cluster(run: Run) -> None:
+    """As `kubectl apply -f -` reads them: all three, or one by its kind."""
+    made = list(yaml.safe_load_all(run("schema", "--crd").out))
+    assert [one["spec"]["names"]["kind"] for one in made] == ["CanaryRollout", "RolloutAction", "AnalysisTemplate"]
+    assert list(yaml.safe_load_all(run("schema", "rolloutaction", "--crd").out)) == made[1:2]
+    assert json.loads(run("schema", "--crd", "-o", "json").out)["items"] == made
+
+
+@pytest.mark.parametrize(("args", "part"), [(("plan", "--crd"), "Plan is no resource"), (("RolloutAction",), "--crd")])
+def test_what_is_no_resource_has_no_definition(run: Run, args: tuple[str, ...], part: str) -> None:
+    """surface.md: exit 2; actions are nothing that a file holds."""
+    result = run("schema", *args)
+    assert result.code == 2
+    assert part in result.err

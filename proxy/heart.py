@@ -1,10 +1,15 @@
 """Which workers have fallen silent, and when to start the next one.
 
 Silence is measured in the watcher's own running time, which stands still while the watcher is stopped or the machine is
-suspended: otherwise the first look after a pause would find everybody silent and kill them all.
+suspended: otherwise the first look after a pause would find everybody silent and kill them all. And of that only counts
+in which the worker could have beaten: one that merely waits for a processor is no better for being replaced by another
+that has to wait as well.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 BEAT_S = 0.2
 LOOK_S = 0.2
@@ -28,24 +33,55 @@ class RunningTime:
         return self.seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process has used of the processors.
+
+    Attributes:
+        cpu_s: Seconds, of all its threads, since its start.
+        is_runnable: A thread of it runs, or waits for nothing but a processor.
+    """
+
+    cpu_s: float
+    is_runnable: bool
+
+
 class Heart:
     """What is known of one worker's heartbeat.
 
     Args:
         beat: The word's value now; the worker's first beat differs from it.
         running_s: The watcher's running time now.
+        usage: Asks what the worker has used by now; None: it is not known, and all silence counts.
     """
 
-    def __init__(self, beat: int, running_s: float) -> None:
+    def __init__(self, beat: int, running_s: float, usage: Callable[[], Usage | None] = lambda: None) -> None:
         self._beat = beat
-        self._changed_s = running_s
+        self._changed_s = self._looked_s = running_s
+        self._silent_s = 0.0
+        self._usage = usage
+        self._cpu_s: float | None = None
         self.started = False
 
     def look(self, beat: int, running_s: float) -> bool:
         """Note the word's value; returns whether the worker is still taken to be alive."""
+        step, self._looked_s = running_s - self._looked_s, running_s
         if beat != self._beat:
             self._beat, self._changed_s, self.started = beat, running_s, True
-        return self.age_s(running_s) <= (SILENT_S if self.started else START_S)
+            self._silent_s, self._cpu_s = 0.0, None
+        else:
+            self._silent_s += self._counted(step)
+        return self._silent_s <= (SILENT_S if self.started else START_S)
+
+    def _counted(self, step: float) -> float:
+        """How much of a silent step the worker has had for itself: a stopped or sleeping one all of it."""
+        usage = self._usage()
+        if usage is None:
+            return step
+        before, self._cpu_s = self._cpu_s, usage.cpu_s
+        if before is None or not usage.is_runnable:
+            return step
+        return min(step, max(0.0, usage.cpu_s - before))
 
     def age_s(self, running_s: float) -> float:
         """Running seconds since the last beat."""

@@ -11,11 +11,13 @@ import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from proxy.counters import clear_gauges
 from proxy.heart import Heart
 from proxy.net.handover import WorkerRecord
 from proxy.net.memory import SharedMemory
+from proxy.net.running import usage
 from proxy.net.workline import LINE_BYTES, Worker, manner
 from proxy.shared import Words
 
@@ -132,7 +134,7 @@ class Elders:
             worker.staged, worker.is_serving = record.staged, True
             words = self._memory.words(record.memory)
             region = self._memory.region(record.memory, record.place)
-            heart = Heart(words.heartbeat(record.place), running_s)
+            heart = Heart(words.heartbeat(record.place), running_s, partial(usage, record.pid))
             self.all.append(Elder(worker, record, words, region, heart, record.ends_at))
 
     async def follow(self, elder: Elder) -> None:

@@ -341,13 +341,7 @@ class Server:
         """
         began = self.loop.time()
         try:
-            async with asyncio.timeout(self.connect_s):
-                if endpoint.server_name is not None:
-                    connection = await self._open_tls(endpoint, endpoint.server_name)
-                else:
-                    _, connection = await self.loop.create_connection(
-                        lambda: Upstream(self, endpoint), endpoint.address, endpoint.port
-                    )
+            connection = await self._open_in_time(endpoint, began + self.connect_s)
         except TimeoutError:
             if self.loop.time() - began < self.connect_s + LAG_S:
                 self._unreachable(endpoint, "no connection in time", refused=False)
@@ -361,6 +355,25 @@ class Server:
             self.endpoint_failed(endpoint, gone)
             raise gone
         return connection
+
+    async def _open_in_time(self, endpoint: Endpoint, due: float) -> Upstream:
+        limit = asyncio.timeout(None)
+        timer = self.loop.call_at(due, self._late, limit, due)
+        try:
+            async with limit:
+                if endpoint.server_name is not None:
+                    return await self._open_tls(endpoint, endpoint.server_name)
+                _, connection = await self.loop.create_connection(
+                    lambda: Upstream(self, endpoint), endpoint.address, endpoint.port
+                )
+                return connection
+        finally:
+            timer.cancel()
+
+    def _late(self, limit: asyncio.Timeout, due: float) -> None:
+        """A connection is not there when it is due; a loop that comes late itself has not looked whether it is."""
+        now = self.loop.time()
+        limit.reschedule(now + self.connect_s if now > due + LAG_S else now)
 
     async def _open_tls(self, endpoint: Endpoint, server_name: str) -> Upstream:
         async with self._trusting:
@@ -511,9 +524,15 @@ class Server:
             await self._accept()
 
     def _slept(self, now: float) -> None:
-        """The loop stood still: time-outs of the next second are our own, and idle connections may be closed by now."""
+        """The loop stood still: that time is nobody's fault, and idle connections may be closed by now.
+
+        What peers have sent meanwhile waits to be read: their deadlines move by as much as we were away.
+        """
         log.warning("the event loop came %.1f s late", now - self.now)
         self._judges_from = now + 1.0
+        away = now - self.now + SWEEP_S
+        for peer in [*self.connections, *(upstream for upstream in self.upstreams if upstream.relay is not None)]:
+            peer.deadline += away
         for upstream in [u for u in self.upstreams if u.relay is None and not u.is_alive()]:
             upstream.expired(now)
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from proxy.counters import clear_gauges
@@ -18,13 +19,14 @@ from proxy.net.elders import Elders
 from proxy.net.handover import WorkerRecord
 from proxy.net.keeper import Keeper, StageError
 from proxy.net.memory import SharedMemory
-from proxy.net.workline import LINE_BYTES, STAGE_S, Worker, WorkerGone, manner
+from proxy.net.running import usage
+from proxy.net.workline import LINE_BYTES, Worker, WorkerGone, manner
 from proxy.shared import MAX_PLACES, Words, region
 
 log = logging.getLogger("cohort.workers")
 
 WORKER = (sys.executable, "-P", "-m", "proxy.net.worker")  # -P: the directory we were started in names no modules
-UP_S = STAGE_S  # how long a plan waits for workers that are just starting
+UP_S = 5.0  # how long a plan waits for workers that are just starting
 QUIET_S = 2.0  # for lines to workers to go out before this image ends
 FREEZE_S = 10.0  # for workers that are just starting to be gone
 DRAIN_MARGIN_S = 5.0  # beyond lame duck and drain, until a worker is killed
@@ -271,10 +273,11 @@ class Workers:
     async def _live(self, slot: Slot, keeper: Keeper) -> int:
         """One worker's life; returns its exit status."""
         slot.is_starting = True
-        slot.heart = Heart(self._words.heartbeat(slot.place), self._running.seconds)
         slot.is_spawning = True
+        last = self._words.heartbeat(slot.place)
         try:
             slot.worker = worker = await self._spawn(slot)
+            slot.heart = Heart(last, self._running.seconds, partial(usage, worker.pid))
         finally:
             slot.is_spawning = False
         try:

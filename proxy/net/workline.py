@@ -23,7 +23,7 @@ from proxy.net.keeper import StageError
 log = logging.getLogger("cohort.workers")
 
 LINE_BYTES = 32 * 1_048_576  # a plan of 1 MiB with every default spelled out
-STAGE_S = 5.0  # for one plan at one worker; 5,000 endpoints take 0.1 s
+STAGE_S = 20.0  # for one plan at one worker: 5,000 endpoints take 0.1 s of a processor; who hangs is found sooner
 
 
 class Process(Protocol):

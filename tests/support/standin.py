@@ -3,7 +3,7 @@
 It serves bytes that tell which process answered and under which plan. BEHAVIOUR is one word:
 
 - ``refuses-even`` refuses plans of even generations, ``dies-staging-even`` ends while it stages them,
-  ``hangs-staging-even`` blocks its loop;
+  ``hangs-staging-even`` blocks its loop, ``spins-staging-even`` keeps it busy;
 - ``dies-at-start`` ends before it says hello, ``dies-serving`` as soon as it serves, ``hangs-leaving`` never does;
 - ``none`` is none of these.
 """
@@ -43,6 +43,8 @@ class Plane:
                 os._exit(9)
             if self._behaviour == "hangs-staging-even":
                 time.sleep(60)
+            while self._behaviour == "spins-staging-even":
+                pass
         self._staged[sequence] = plan.generation
 
     def trust(self, credentials: Credentials) -> None: ...

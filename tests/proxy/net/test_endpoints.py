@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -383,6 +384,61 @@ async def test_time_outs_of_a_loop_that_stood_still_are_nobodys_fault() -> None:
         proxy.server._judges_from = 0.0
         proxy.server.endpoint_failed(found, UpstreamError("timeout", "no answer in time", 504))
         assert found.standing.failures == 1
+
+
+async def test_an_answer_that_came_while_the_loop_stood_still_is_not_late() -> None:
+    """It is in the kernel, but a loop looks at its timers first."""
+
+    def answering(running: Service) -> Handler:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await running.read_head(reader)
+            writer.write(REPLY)
+            time.sleep(1.5)  # the loop is to stand still
+
+        return serve
+
+    async with service(answering) as (_, port), Proxy({"timeouts": {"responseHead": "400ms"}}) as proxy:
+        proxy.adopt(plan([port], []))
+        assert (await proxy.ask(GET)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_connection_made_while_the_loop_stood_still_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same; and its endpoint is not left out."""
+    async with service(replies(REPLY)) as (_, port), Proxy({"timeouts": {"connect": "300ms"}}) as proxy:
+        proxy.adopt(plan([port], []))
+        connect = proxy.server.loop.create_connection
+
+        def slowly(*arguments: Any) -> Any:
+            proxy.server.loop.call_soon(time.sleep, 1.5)
+            return connect(*arguments)
+
+        monkeypatch.setattr(proxy.server, "loop", Standing(proxy.server.loop, slowly))
+        assert (await proxy.ask(GET)).startswith(b"HTTP/1.1 200 ")
+        assert not any(endpoint.standing.is_out for endpoint in proxy.server._endpoints.values())
+
+
+async def test_a_connection_that_is_not_there_after_all_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once more the connect time-out, and no more."""
+    async with Proxy({"timeouts": {"connect": "300ms"}}) as proxy:
+        proxy.adopt(plan([1], []))
+
+        async def never(*_: Any) -> None:
+            proxy.server.loop.call_soon(time.sleep, 1.5)
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(proxy.server, "loop", Standing(proxy.server.loop, never))
+        assert (await proxy.ask(GET)).startswith(b"HTTP/1.1 504 ")
+
+
+class Standing:
+    """A loop that makes connections in another way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connect: Callable[..., Any]) -> None:
+        self._loop = loop
+        self.create_connection = connect
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
 
 
 async def test_an_address_that_comes_back_by_a_plan_is_used_at_once(bound: socket.socket, dead: int) -> None:

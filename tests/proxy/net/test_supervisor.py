@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -130,6 +133,37 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, ports:
         state = await proxy.state()
         assert [worker["plan"] for worker in state["workers"]] == [2, 2]
         assert [worker["restarts"] for worker in state["workers"]] == [1, 0]
+
+
+async def test_a_worker_that_only_waits_for_a_processor_is_left_alone(tmp_path: Path, ports: tuple[int, int]) -> None:
+    """F15 on a machine that does other things: the next worker would have to wait as well, and connections be lost."""
+    async with proxy_process(tmp_path, plan(ports)) as proxy:
+        [worker] = (await proxy.until_ready())["workers"]
+        processor = {min(os.sched_getaffinity(0))}
+        for thread in os.listdir(f"/proc/{worker['pid']}/task"):
+            os.sched_setscheduler(int(thread), os.SCHED_IDLE, os.sched_param(0))
+            os.sched_setaffinity(int(thread), processor)
+        with busy(processor, 3):
+            for _ in range(60):
+                await asyncio.sleep(0.1)
+                [found] = (await proxy.state())["workers"]
+                if found["heartbeatAgeS"] > 2.3:
+                    break
+        await asyncio.sleep(0.5)
+        [after] = (await proxy.state())["workers"]
+        assert (after["pid"], after["restarts"]) == (worker["pid"], 0)
+        assert (await proxy.get()).status == 200
+
+
+@contextlib.contextmanager
+def busy(processors: set[int], count: int) -> Iterator[None]:
+    """So many processes that always have something to do."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            hog = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(hog.kill)
+            os.sched_setaffinity(hog.pid, processors)
+        yield
 
 
 async def test_a_stopped_proxy_finds_its_workers_alive(tmp_path: Path, ports: tuple[int, int]) -> None:

@@ -147,6 +147,21 @@ async def test_a_worker_that_hangs_while_staging_is_killed(monkeypatch: pytest.M
         await until(replaced)
 
 
+@pytest.mark.parametrize("behaviour", ["hangs-staging-even", "spins-staging-even"])
+async def test_a_silent_worker_is_killed_before_anybody_gives_it_up(
+    behaviour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asleep or at work, it could have beaten."""
+    monkeypatch.setattr(workline, "STAGE_S", 600.0)
+    async with crew(behaviour) as found:
+        await found.adopt(1)
+        await found.until_serving(1)
+        async with asyncio.timeout(60):
+            with pytest.raises(Refused, match="no worker lived"):
+                await found.adopt(2)
+        await found.until_serving(1)
+
+
 async def test_a_dead_worker_is_replaced_at_once() -> None:
     """F30; what clients do meanwhile waits on the socket."""
     async with crew() as found:

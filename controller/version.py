@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from proxy.document import Document, Fault, refuse
 from proxy.plan import ArmTls, Dns, Endpoint, HealthCheck, Name, Revision
 
-MAX_ADDRESSES = 1000  # by hand nobody lists more; where pods come and go, dns and service find them
+MAX_ADDRESSES = 256  # by hand nobody lists more; where pods come and go, dns and service find them
 # A Kubernetes label's key: a DNS subdomain and a slash, or neither, then a name.
 LABEL = (
     r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"

@@ -31,7 +31,7 @@ from proxy.document import Document, DocumentError, Fault, validate
 from proxy.keys import Keys
 from proxy.preview import make_token
 
-MAX_BODY_BYTES = 262_144  # 5,000 addresses
+MAX_BODY_BYTES = 262_144  # ten times 256 addresses with a reason of 1,024 characters
 MAX_WAIT_S = 60.0  # common proxies in between drop a connection that is silent for longer
 MAX_EVENTS = 1000
 

@@ -12,6 +12,7 @@ import pytest
 from tests.kube.cluster import PROGRAMS, Cluster
 from tests.kube.tools import find
 
+DEFINITIONS = Path(__file__).parents[2] / "charts/cohort/crds"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -47,3 +48,11 @@ def restricted(cluster: Cluster) -> Iterator[str]:
     name = cluster.make_namespace(**RESTRICTED)
     yield name
     cluster.call("DELETE", f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(scope="session")
+def definitions(cluster: Cluster) -> Cluster:
+    """The cluster with cohort's definitions, applied as the docs say."""
+    cluster.kubectl("apply", "--server-side", "-f", str(DEFINITIONS))
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(DEFINITIONS))
+    return cluster

@@ -520,6 +520,7 @@ class Server:
         self._drain_aborted(now)
         self._probe_endpoints(now)
         self._look_at_arms()
+        self._log.turn()
         if not self._accepting and not self.closing and len(self.connections) < self._cap * 0.9:
             await self._accept()
 

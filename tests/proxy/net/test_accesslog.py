@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import DownstreamError
-from proxy.net.accesslog import AccessLog
+from proxy.net.accesslog import MAX_WAITING_BYTES, TOGETHER, AccessLog
+from tests.support.dataplane import REPLY, Proxy, plan, replies, service
 
+LINE_BYTES = 2000
 ERROR = DownstreamError(400, "x" * 900)
 
 
@@ -96,6 +99,7 @@ def test_a_reader_that_has_stopped_holds_nobody_up(pipe: tuple[int, int]) -> Non
     fill(log, "a", 20_000)
     assert time.monotonic() - began < 1
     assert dropped
+    assert sum(map(len, log._waiting)) <= MAX_WAITING_BYTES + LINE_BYTES
     os.set_blocking(pipe[0], False)
     log._stopped = True
     while log._thread is not None and log._thread.is_alive():
@@ -103,3 +107,21 @@ def test_a_reader_that_has_stopped_holds_nobody_up(pipe: tuple[int, int]) -> Non
             os.read(pipe[0], 65_536)
         except BlockingIOError:
             time.sleep(0.001)
+
+
+async def test_lines_of_one_worker_stand_in_order_and_come_by_themselves(tmp_path: Path) -> None:
+    """Those of served requests are made together; one that was refused waits for those before it."""
+    path = tmp_path / "log"
+    async with service(replies(REPLY)) as (_, port), Proxy({}) as proxy:
+        with path.open("wb") as file:
+            proxy.server._log = log = AccessLog(file.fileno(), pytest.fail)
+            proxy.adopt(plan([port], []))
+            for number in range(TOGETHER + 2):
+                await proxy.ask(b"GET /%d HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n" % number)
+            await proxy.ask(b"nonsense\r\n\r\n")
+            await proxy.ask(b"GET /last HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+            while b"/last" not in path.read_bytes():
+                await asyncio.sleep(0.05)
+            log.close()
+    targets = [json.loads(line)["target"] for line in path.read_text().splitlines()]
+    assert targets == [*(f"/{number}" for number in range(TOGETHER + 2)), "", "/last"]

@@ -48,7 +48,7 @@ types: setup ## mypy --strict
 arch: setup ## who may import whom
 	$(BIN)/lint-imports --no-logo
 
-bench: setup ## CPU time a request, beside Envoy and nginx; writes tests/bench/results/
+bench: setup ## what a request costs, beside nginx, HAProxy, Envoy and Caddy; ARGS="--help"
 	sh tests/support/components.sh
 	$(BIN)/python -m tests.bench $(ARGS)
 

@@ -1,7 +1,8 @@
-"""CPU time that a proxy takes for one request, ours beside others, all doing the same per-user split.
+"""What a request costs that passes a proxy: ours beside others, all doing the same per-user split.
 
 Each peer runs on core 0 with one worker; generator and backends share core 1. Rounds are interleaved (A B C, A B C),
-so that what changes on the machine changes for all, and ratios are taken within a round.
+so that what changes on the machine changes for all, and ratios are taken within a round. Each workload's results are
+written when it ends; --resume goes on with those that were not measured at this commit.
 """
 
 from __future__ import annotations
@@ -9,108 +10,132 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import socket
 import sys
 import tempfile
-from dataclasses import asdict
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from tests.bench import backend, load, results
-from tests.bench.peers import PEERS, Cohort, Job, Peer
-from tests.bench.process import OTHER_CORE, PROXY_CORE, cpu_ns, running, wait_until
+from tests.bench import kinds, results
+from tests.bench.peers import PEERS, Cohort, Peer
+from tests.bench.process import OTHER_CORE, PROXY_CORE, raise_descriptors
+from tests.bench.stage import Entrant, Running, Stage
+from tests.bench.tables import print_bounds, print_results
 from tests.bench.workload import WORKLOADS, Workload
 
-WARM_UP_S = 1
+START_S = 1.5  # of a peer, with the check of what it does
 
 
-def main() -> None:
-    """Measure, print a table, write the result file."""
+def main() -> int:
+    """Measure, print tables, write the result files.
+
+    Returns:
+        1 if anything could not be measured.
+    """
     options = _options()
     if not {PROXY_CORE, OTHER_CORE} <= os.sched_getaffinity(0):
         sys.exit("the measurement needs cores 0 and 1: one for the proxy, one for generator and backends")
-    for name in options.workloads:
-        peers = [PEERS[peer] for peer in options.peers]
-        peers += [Cohort("before", options.before)] if options.before else []
-        _measure(WORKLOADS[name], peers, options)
+    os.sched_setaffinity(0, {OTHER_CORE})  # what this process does must not disturb the proxy
+    raise_descriptors()
+    commit = results.commit()
+    peers = [PEERS[name] for name in options.peers]
+    peers += [Cohort("before", options.before)] if options.before else []
+    todo = [_shortened(WORKLOADS[name], options) for name in options.workloads]
+    if options.resume:
+        todo = [workload for workload in todo if results.saved(workload.name).get("commit") != commit]
+    failed: dict[str, str] = {}
+    for index, workload in enumerate(todo):
+        left_s = sum(_estimate_s(one, peers) for one in todo[index:])
+        print(f"[{index + 1}/{len(todo)}] {workload.name}; about {left_s / 60:.0f} min left", flush=True)
+        try:
+            failed |= _measure(workload, peers, commit, options.save)
+        except Exception as error:  # one workload must not lose the others
+            failed[workload.name] = f"{type(error).__name__}: {error}"
+    print_bounds()
+    for name, reason in failed.items():
+        print(f"FAILED {name}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
 
 
-def _measure(workload: Workload, peers: list[Peer], options: argparse.Namespace) -> None:
+def _shortened(workload: Workload, options: argparse.Namespace) -> Workload:
+    rounds = options.rounds or (1 if options.short else workload.rounds)
+    return replace(workload, rounds=rounds, seconds=options.seconds or (1 if options.short else workload.seconds))
+
+
+def _entrants(workload: Workload, peers: list[Peer]) -> tuple[list[Entrant], dict[str, str]]:
+    """Who is measured, and who is not for which reason."""
+    found, left_out = [], {}
+    for peer in peers:
+        if workload.only and peer.name not in workload.only:
+            continue
+        needs = dict.fromkeys([*workload.needs, *(need for variant in workload.variants for need in variant.needs)])
+        if reasons := [reason for need in needs if (reason := peer.lacks(need))]:
+            left_out[peer.name] = reasons[0]
+        else:
+            found += [Entrant(peer, variant) for variant in workload.variants]
+    return found, left_out
+
+
+def _estimate_s(workload: Workload, peers: list[Peer]) -> float:
+    kind = kinds.KINDS[workload.kind]
+    entrants, _ = _entrants(workload, peers)
+    starts = workload.rounds if kind.starts_anew else 1
+    return len(entrants) * (starts * START_S + workload.rounds * (workload.seconds + kind.fixed_s))
+
+
+def _measure(workload: Workload, peers: list[Peer], commit: str, save: bool) -> dict[str, str]:
+    """One workload.
+
+    Returns:
+        What failed: an entrant's error ends its part, and the others go on.
+    """
+    kind = kinds.KINDS[workload.kind]
+    entrants, left_out = _entrants(workload, peers)
+    measurements: list[results.Measurement] = []
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="cohort-bench-") as folder, contextlib.ExitStack() as stack:
-        bench = _Bench(workload, Path(folder), stack)
-        commands = {peer.name: bench.start(peer) for peer in peers}
-        measurements = [
-            bench.measure(peer, number, options.seconds) for number in range(1, options.rounds + 1) for peer in peers
-        ]
+        stage = Stage(workload, Path(folder), stack)
+        stage.open()
+        ready: dict[str, Running | Entrant] = {}
+        for entrant in entrants:
+            with _noted(failed, entrant.name):
+                ready[entrant.name] = entrant if kind.starts_anew else stage.start(entrant)
+        running = [one for one in ready.values() if isinstance(one, Running)]
+        prepared = dict(kind.prepare(stage, running)) if kind.prepare else {}
+        for number in range(1, workload.rounds + 1):
+            for name, one in ready.items():
+                if name not in failed:
+                    with _noted(failed, name):
+                        figures = kind.measure(stage, one, kinds.Round(number, workload.seconds))
+                        measurements.append(results.Measurement(number, name, figures))
+            print(f"  round {number} of {workload.rounds}, {time.strftime('%H:%M:%S')}", flush=True)
     facts = {
         "name": workload.name,
         "date": results.now(),
-        "commit": results.commit(),
+        "commit": commit,
         "machine": results.machine(),
-        "versions": {peer.name: peer.version() for peer in peers},
-        "commands": commands,
+        "versions": {peer.name: peer.version() for peer in {one.peer.name: one.peer for one in entrants}.values()},
+        "commands": {one.name: one.command for one in running},
         "workload": asdict(workload),
-        "rounds": options.rounds,
-        "seconds": options.seconds,
+        "left_out": left_out | {name: f"failed: {reason}" for name, reason in failed.items()},
+        "prepared": prepared,
     }
-    _print(workload.name, results.summary(measurements), measurements)
-    if options.save:
-        print(results.save(workload.name, facts, measurements))
+    measurements = [one for one in measurements if one.entrant not in failed]
+    if measurements:
+        print_results(workload, results.summary(measurements), facts["left_out"])
+        if save:
+            print(results.save(facts, measurements), flush=True)
+    return {f"{workload.name}, {name}": reason for name, reason in failed.items()}
 
 
-class _Bench:
-    """Backends and peers that run until the stack is closed."""
-
-    def __init__(self, workload: Workload, folder: Path, stack: contextlib.ExitStack) -> None:
-        self.workload, self.folder, self.stack = workload, folder, stack
-        self.ports = {arm: _free_port() for arm in workload.answers()}
-        self.status_port = _free_port()
-        self.running: dict[str, tuple[int, int]] = {}
-        home = self._home("backend")
-        argv = backend.backend_command(home, self.ports, self.status_port, workload)
-        stack.enter_context(running(argv, OTHER_CORE, home / "log"))
-        wait_until(lambda: load.answers(workload, self.ports["stable"]), "the backend", home / "log")
-
-    def start(self, peer: Peer) -> str:
-        """Start a peer, see that it does the job, and return its command line."""
-        home, port = self._home(peer.name), _free_port()
-        argv = peer.command(Job(home, port, self.ports, self.workload.canary_percent))
-        process = self.stack.enter_context(running(argv, PROXY_CORE, home / "log"))
-        wait_until(lambda: load.answers(self.workload, port), peer.name, home / "log")
-        share = load.check(self.workload, port)
-        print(f"{peer.name}: {peer.version()}, {share:.1%} of the sampled users on the canary")
-        self.running[peer.name] = (process.pid, port)
-        return " ".join([Path(argv[0]).name, *argv[1:]]).replace(str(self.folder) + "/", "")
-
-    def measure(self, peer: Peer, number: int, seconds: int) -> results.Measurement:
-        """One peer in one round, warm."""
-        pid, port = self.running[peer.name]
-        load.generate(self.workload, port, WARM_UP_S, self.folder)
-        answered, used = backend.requests_answered(self.status_port), cpu_ns(pid)
-        run = load.generate(self.workload, port, seconds, self.folder)
-        used, answered = cpu_ns(pid) - used, backend.requests_answered(self.status_port) - answered
-        if answered < run.requests:
-            raise load.WrongAnswerError(f"{peer.name}: {run.requests} answers, but the backends gave {answered}")
-        load.check(self.workload, port)
-        duration_s = run.duration_us / 1e6
-        return results.Measurement(
-            round=number,
-            peer=peer.name,
-            cpu_us=round(used / 1e3 / run.requests, 3),
-            requests=run.requests,
-            requests_per_s=round(run.requests / duration_s, 1),
-            core_used=round(used / 1e9 / duration_s, 3),
-            p50_us=run.p50_us,
-            p99_us=run.p99_us,
-        )
-
-    def _home(self, name: str) -> Path:
-        home = self.folder / name
-        home.mkdir()
-        return home
+@contextlib.contextmanager
+def _noted(failed: dict[str, str], name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # told at the end, in the result and by the exit code
+        failed[name] = f"{type(error).__name__}: {error}"
+        print(f"  {name}: {failed[name]}", file=sys.stderr, flush=True)
 
 
 def _options() -> argparse.Namespace:
@@ -130,36 +155,13 @@ def _options() -> argparse.Namespace:
         metavar="CHECKOUT",
         help="another checkout of cohort, set up, to measure beside this one",
     )
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=int, default=4, help="of load a round and peer, after one to warm up")
+    parser.add_argument("--rounds", type=int, help="each workload has a number of its own")
+    parser.add_argument("--seconds", type=int, help="of load a round and peer")
+    parser.add_argument("--short", action="store_true", help="one round of one second: shows that it runs")
+    parser.add_argument("--resume", action="store_true", help="only what has no result of this commit")
     parser.add_argument("--no-save", dest="save", action="store_false", help="print only")
     return parser.parse_args()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _print(title: str, summary: dict[str, Any], measurements: list[results.Measurement]) -> None:
-    table = Table(
-        "proxy", "CPU us/request", "spread", "requests/s", "core used", f"{results.SUBJECT} : it", "spread", title=title
-    )
-    for peer, cost in summary["cpu_us"].items():
-        own = [one for one in measurements if one.peer == peer]
-        ratio = summary["ratio"].get(peer)
-        table.add_row(
-            peer,
-            f"{cost['median']:.2f}",
-            f"{cost['low']:.2f}-{cost['high']:.2f}",
-            f"{results.spread([one.requests_per_s for one in own])['median']:.0f}",
-            f"{results.spread([one.core_used for one in own])['median']:.0%}",
-            f"{ratio['median']:.3f}" if ratio else "",
-            f"{ratio['low']:.3f}-{ratio['high']:.3f}" if ratio else "",
-        )
-    Console(width=110).print(table)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

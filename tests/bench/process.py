@@ -1,8 +1,9 @@
-"""Programs pinned to one core, and the CPU time that they have used."""
+"""Programs pinned to a core, the CPU time that they have used and the memory that they hold."""
 
 from __future__ import annotations
 
 import contextlib
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,13 +12,14 @@ from pathlib import Path
 PROXY_CORE = 0
 OTHER_CORE = 1  # generator and backends
 PROC = Path("/proc")
+ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
-def running(argv: list[str], core: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program on one core until the block ends; its output goes to a file."""
+def running(argv: list[str], cores: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program on some cores, "0" or "0,1", until the block ends; its output goes to a file."""
     with log.open("wb") as output:
-        process = subprocess.Popen(["taskset", "-c", str(core), *argv], stdout=output, stderr=output)
+        process = subprocess.Popen(["taskset", "-c", cores, *argv], stdout=output, stderr=output, cwd=ROOT)
     try:
         yield process
     finally:
@@ -55,7 +57,27 @@ def cpu_ns(pid: int) -> int:
     return total
 
 
-def wait_until(check: Callable[[], bool], what: str, log: Path, timeout_s: float = 15) -> None:
+def memory_kib(pid: int) -> int:
+    """Memory of a process and its descendants: pages of their own, and their share of those that they have in common.
+
+    ``Pss`` of ``/proc/PID/smaps_rollup``; what the kernel holds for sockets is in nobody's.
+    """
+    total = 0
+    for member in tree(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            lines = (PROC / str(member) / "smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def raise_descriptors() -> int:
+    """Let this process and those that it starts open as many files and sockets as they may; how many that is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def wait_until(check: Callable[[], bool], what: str, log: Path, timeout_s: float = 30) -> None:
     """Poll until ``check()`` is true.
 
     Raises:

@@ -1,4 +1,4 @@
-"""docs/performance.md from the result files: no number on that page is typed."""
+"""docs/performance.md and its charts from the result files: no number on that page is typed."""
 
 from __future__ import annotations
 
@@ -6,76 +6,180 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from tests.bench.bounds import Bound, bounds
+from tests.bench.charts import bars
+from tests.bench.figures import COLUMNS, FIGURES
 from tests.bench.results import RESULTS, SUBJECT
+from tests.bench.tables import ratio_of
+from tests.bench.workload import WORKLOADS
 
 PAGE = Path(__file__).parents[2] / "docs/performance.md"
+CHARTS = PAGE.with_suffix("")
+TRIED = Path(__file__).with_name("tried.yaml")
 
 HEAD = """\
 # Performance
 
-What one request costs. Each figure below is rendered by `make bench-docs` from a file in `tests/bench/results/`, which
-`make bench` writes; a test fails when this page and the files differ.
+What a request costs that passes cohort, beside other proxies that do the same job. Every figure, table and chart below
+is rendered by `make bench-docs` from the files in `tests/bench/results/`, which `make bench` writes; a test fails when
+this page and those files differ.
 
-**How it is measured.** Every proxy does the same job: split users between two backends by a hash of a cookie, keep
-connections alive on both sides, append to `X-Forwarded-For`. Each has one worker, pinned to core 0 with all its
-threads and helper processes; generator (wrk) and backends (nginx with constant answers) share core 1. CPU time is what
-the kernel accounts to every thread of the proxy (`/proc/PID/task/*/schedstat`), divided by the requests answered.
-Rounds are interleaved, one proxy after another, and ratios are taken within a round, so that whatever else the machine
-does falls on all alike. Before and after each run a client sees that the answers are the backends' bytes, that each of
-400 users keeps one version and that their share fits the weight. No access logs anywhere; our limits, time-outs and
-counters are on.
+**How it is measured.** Every proxy does the same job: split users between two services by a cookie, obey a header that
+overrides the split, keep connections alive on both sides, tell the service the client's address in `X-Forwarded-For`.
+Each has one worker, pinned to core 0 with all its threads and helper processes; the generator and the services share
+core 1, so that a cheap proxy is not driven to its limit: *of a core* says how far it was. CPU time is what the kernel
+accounts to every thread of the proxy (`/proc/PID/task/*/schedstat`), divided by the requests answered. Rounds are
+interleaved, one proxy after another, and ratios are taken within a round, so that whatever else the machine does falls
+on all alike. Figures are medians, with the least and the greatest round in brackets. Before, during and after each
+round a client compares answers with the services' bytes; before and after it also sees that each of up to 400 users
+keeps one version, that their share fits the weight and that the header overrides it. One wrong answer fails the run.
+No access logs unless a table says so; our limits, time-outs and counters are on, as they always are.
+
+What is not written is each program's default. nginx, HAProxy, Envoy and Caddy are configured in `tests/bench/peers/`,
+as a person would configure them who knows them. `aiohttp` is a proxy of a hundred lines with that library's server and
+client; `relay` passes on bytes without a look at them, on the event loop that we use: the floor for a proxy in Python,
+which splits nobody.
 """
 
 
-def page(documents: list[dict[str, Any]]) -> str:
-    """The whole page, from the result files' contents."""
-    return "\n".join([HEAD, *map(_section, documents)])
+def page(documents: dict[str, dict[str, Any]]) -> str:
+    """The whole page, from the result files' contents by name."""
+    where = {_where(document) for document in documents.values()}
+    parts = [HEAD]
+    if len(where) == 1:
+        parts += [where.pop() + "\n"]
+    parts += [_bounds(documents)]
+    parts += [_section(document, has_where=len(where) > 1) for document in documents.values()]
+    parts += [_tried(yaml.safe_load(TRIED.read_text())), _commands(documents)]
+    return "\n".join(part for part in parts if part)
 
 
-def documents() -> list[dict[str, Any]]:
-    """Every result file, by name."""
-    return [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+def charts(documents: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The charts of the page, by file name: each workload's first figure."""
+    return {f"{name}.svg": _chart(document) for name, document in documents.items()}
 
 
-def _section(document: dict[str, Any]) -> str:
-    workload, machine = document["workload"], document["machine"]
-    lines = [
-        f"## {document['name']}",
-        "",
-        workload["about"],
-        "",
-        f"GET with {len(workload['fields'])} header fields, answers of {workload['answer_bytes']} bytes, "
-        f"{workload['connections']} connections, {workload['users']:,} users, {workload['canary_percent']} % "
-        f"of them on the canary; {document['rounds']} rounds of {document['seconds']:g} s.",
-        "",
-        f"| proxy | CPU us a request | range | requests/s | of the core | {SUBJECT} : it | range |",
-        "|---|---|---|---|---|---|---|",
-        *(_row(document, peer) for peer in document["summary"]["cpu_us"]),
-        "",
-        f"{document['date']}, commit {document['commit']}; {machine['cpu']}, {machine['cores']} cores, "
-        f"Linux {machine['kernel']}, Python {machine['python']}; {', '.join(document['versions'].values())}.",
-        "",
-        *(f"- {peer}: `{command}`" for peer, command in document["commands"].items()),
-        "",
+def documents() -> dict[str, dict[str, Any]]:
+    """Every result file by name, in the order of the workloads; those of workloads that are no more come last."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    order = list(WORKLOADS)
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+
+
+def write() -> None:
+    """The page and its charts; charts of results that are no more go."""
+    found = documents()
+    PAGE.write_text(page(found))
+    CHARTS.mkdir(exist_ok=True)
+    for path in CHARTS.glob("*.svg"):
+        path.unlink()
+    for name, text in charts(found).items():
+        (CHARTS / name).write_text(text)
+
+
+def _where(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    return (
+        f"Measured {document['date']} at commit {document['commit']} on {machine['cpu']}, {machine['cores']} cores, "
+        f"Linux {machine['kernel']}, Python {machine['python']}."
+    )
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _bounds(documents: dict[str, dict[str, Any]]) -> str:
+    rows = [_bound(bound, documents.get(bound.workload, {})) for bound in bounds()]
+    table = _table(["workload", "figure", "must be", "measured", ""], rows)
+    return f"## What must hold\n\nMedians of the ratios within a round; *stretch* would be good to have.\n\n{table}\n"
+
+
+def _bound(bound: Bound, document: dict[str, Any]) -> list[str]:
+    value = bound.value(document)
+    figure = f"{FIGURES[bound.figure].label}, {bound.of}" + (f" : {bound.to}" if bound.to else "")
+    must = bound.text() + (", stretch" if bound.is_stretch else "")
+    verdict = bound.verdict(document)
+    return [
+        f"[{bound.workload}](#{bound.workload})" if document else bound.workload,
+        figure,
+        must,
+        f"{value['median']:.2f} ({value['low']:.2f} to {value['high']:.2f})" if value else "",
+        verdict if verdict == "met" else f"**{verdict}**",
     ]
-    return "\n".join(lines)
 
 
-def _row(document: dict[str, Any], peer: str) -> str:
-    cost, ratio = document["summary"]["cpu_us"][peer], document["summary"]["ratio"].get(peer)
-    own = [one for one in document["measurements"] if one["peer"] == peer]
-    middle = sorted(own, key=lambda one: one["cpu_us"])[len(own) // 2]
-    cells = [
-        peer,
-        f"{cost['median']:.1f}",
-        f"{cost['low']:.1f} - {cost['high']:.1f}",
-        f"{middle['requests_per_s']:,.0f}",
-        f"{middle['core_used']:.0%}",
-        f"{ratio['median']:.2f}" if ratio else "",
-        f"{ratio['low']:.2f} - {ratio['high']:.2f}" if ratio else "",
+def _section(document: dict[str, Any], has_where: bool) -> str:
+    workload, summary = document["workload"], document["summary"]
+    columns = COLUMNS[workload["kind"]]
+    variants = len(workload["variants"]) > 1
+    heads = ["proxy"]
+    for name, has_ratio in columns.items():
+        heads += [FIGURES[name].label, *(["it : the first" if variants else f"{SUBJECT} : it"] if has_ratio else [])]
+    rows = [_cells(entrant, summary, columns) for entrant in summary["figures"][next(iter(columns))]]
+    left_out = [f"- Left out: {peer}, which {reason}." for peer, reason in document["left_out"].items()]
+    parts = [f"## {document['name']}", workload["about"] + " " + _parameters(workload)]
+    parts += [_where(document)] if has_where else []
+    parts += [f"![{document['name']}](performance/{document['name']}.svg)", _table(heads, rows)]
+    parts += ["\n".join(left_out)] if left_out else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _parameters(workload: dict[str, Any]) -> str:
+    return (
+        f"{workload['connections']:,} connections, {workload['users']:,} users, {workload['canary_percent']} % of them "
+        f"on the canary; {workload['rounds']} rounds of {workload['seconds']} s."
+    )
+
+
+def _cells(entrant: str, summary: dict[str, Any], columns: dict[str, bool]) -> list[str]:
+    cells = [f"**{entrant}**" if entrant == SUBJECT else entrant]
+    ratios = ratio_of(summary, entrant)
+    for name, has_ratio in columns.items():
+        cells.append(_spread(FIGURES[name].text, summary["figures"].get(name, {}).get(entrant)))
+        if has_ratio:
+            cells.append(_spread("{:.2f}".format, ratios.get(name)))
+    return cells
+
+
+def _spread(text: Any, value: dict[str, float] | None) -> str:
+    return f"{text(value['median'])} ({text(value['low'])} to {text(value['high'])})" if value else ""
+
+
+def _chart(document: dict[str, Any]) -> str:
+    name = next(iter(COLUMNS[document["workload"]["kind"]]))
+    return bars(document["name"], FIGURES[name], document["summary"]["figures"][name])
+
+
+def _tried(entries: list[dict[str, Any]]) -> str:
+    if not entries:
+        return ""
+    rows = [
+        [
+            str(entry["idea"]),
+            str(entry["before"]),
+            str(entry["after"]),
+            "yes" if entry["kept"] else "no",
+            str(entry["why"]),
+        ]
+        for entry in entries
     ]
-    return "| " + " | ".join(cells) + " |"
+    return "## What was tried\n\n" + _table(["idea", "before", "after", "kept", "why"], rows) + "\n"
+
+
+def _commands(documents: dict[str, dict[str, Any]]) -> str:
+    """How each program was started, from the first workload that has it, and which version of it that was."""
+    commands: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    for document in documents.values():
+        commands = document["commands"] | commands
+        versions = document["versions"] | versions
+    lines = [f"- {versions.get(name.partition(',')[0], '')}: `{command}`" for name, command in commands.items()]
+    return "## The programs\n\n" + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(documents()))
+    write()

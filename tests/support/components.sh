@@ -4,7 +4,7 @@
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 missing=
-for program in buildah chromium curl debootstrap nginx openssl wrk; do
+for program in buildah chromium curl debootstrap haproxy nginx openssl wrk; do
     command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 command -v cc >/dev/null 2>&1 && [ -e /usr/include/dlfcn.h ] || missing="$missing gcc libc6-dev"

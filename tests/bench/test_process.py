@@ -18,7 +18,7 @@ def test_cpu_time_counts_descendants(tmp_path: Path) -> None:
     child = f"{BUSY}print('done', flush=True); time.sleep(60)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     log = tmp_path / "log"
-    with running([sys.executable, "-c", parent], 0, log) as process:
+    with running([sys.executable, "-c", parent], "0", log) as process:
         wait_until(lambda: b"done" in log.read_bytes(), "the child", log)
         pids = tree(process.pid)
         assert len(pids) == 2
@@ -31,7 +31,7 @@ def test_cpu_time_counts_descendants(tmp_path: Path) -> None:
 def test_a_program_that_does_not_answer_is_reported_with_its_output(tmp_path: Path) -> None:
     """Whoever runs the measurement must see why a peer did not start."""
     log = tmp_path / "log"
-    with running([sys.executable, "-c", "print('port in use')"], 0, log):
+    with running([sys.executable, "-c", "print('port in use')"], "0", log):
         time.sleep(0.3)
         with pytest.raises(RuntimeError, match="port in use"):
             wait_until(lambda: False, "it", log, timeout_s=0.5)

@@ -20,7 +20,7 @@ ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
     UV_SYSTEM_CERTS=true
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --quiet uv==0.13.8
 WORKDIR /src
-COPY pyproject.toml uv.lock README.md LICENSE ./
+COPY pyproject.toml uv.lock hatch_build.py README.md LICENSE ./
 # Dependencies first: they change less often than the sources, and this layer is kept then. Compiled to bytecode here
 # because the root filesystem of a container is read-only.
 RUN /opt/uv/bin/uv sync --quiet --locked --no-dev --no-install-project --python "$(command -v python3)"

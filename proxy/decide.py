@@ -71,21 +71,24 @@ class Decision:
         local: The answer, if the request was for ``/.cohort/``.
     """
 
-    # Defaults stand in the class: of what most decisions never say, nothing is stored.
-    arm = 0
-    reason = "unkeyed"
-    source = "forced"
-    answer = 0
-    strip_prefix = b""
-    explain = False
-    is_mirrored = False
-    local: LocalAnswer | None = None
+    __slots__ = (
+        "answer", "arm", "explain", "is_mirrored", "key", "local", "reason", "rekeyed", "set_cookies", "source",
+        "strip_prefix", "target",
+    )  # fmt: skip
 
     def __init__(self, target: bytes, key: bytes | None, set_cookies: tuple[bytes, ...], rekeyed: bool) -> None:
         self.target = target
         self.key = key
         self.set_cookies = set_cookies
         self.rekeyed = rekeyed
+        self.arm = 0
+        self.reason = "unkeyed"
+        self.source = "forced"
+        self.answer = 0
+        self.strip_prefix = b""
+        self.explain = False
+        self.is_mirrored = False
+        self.local: LocalAnswer | None = None
 
     def __repr__(self) -> str:
         return f"<Decision arm={self.arm} {self.reason} {self.source}>"

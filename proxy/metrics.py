@@ -39,6 +39,24 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """What runs.
+
+    Attributes:
+        version: Of cohort.
+        python: The interpreter's version.
+        compiled: The modules that requests pass are compiled; see `net.compiled`.
+    """
+
+    version: str
+    python: str
+    compiled: bool
+
+    def __str__(self) -> str:
+        return f"cohort {self.version}, Python {self.python}, {'compiled' if self.compiled else 'not compiled'}"
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that is known at one scrape.
 
@@ -50,6 +68,7 @@ class Snapshot:
         trips: How often the breaker has aborted since the start, by arm.
         expiries: Unix seconds at which each certificate file's own certificate ends.
         reloads: Reloads so far, by how they ended.
+        build: What runs; None in a snapshot of no process.
     """
 
     stats: Stats
@@ -62,6 +81,7 @@ class Snapshot:
     trips: Mapping[str, int] = field(default_factory=dict)
     expiries: Mapping[str, float] = field(default_factory=dict)
     reloads: Mapping[str, int] = field(default_factory=dict)
+    build: Build | None = None
 
     @property
     def rollout(self) -> str:
@@ -239,6 +259,10 @@ def _endpoints(snapshot: Snapshot) -> Iterator[Metric]:
 
 def _proxy(snapshot: Snapshot) -> Iterator[Metric]:
     stats = snapshot.stats
+    if snapshot.build is not None:
+        info = GaugeMetricFamily("cohort_build_info", "The program.", labels=["version", "python", "compiled"])
+        info.add_metric([snapshot.build.version, snapshot.build.python, str(snapshot.build.compiled).lower()], 1)
+        yield info
     yield GaugeMetricFamily("cohort_downstream_connections", "Open client connections.", value=stats.connections)
     refused = CounterMetricFamily(
         "cohort_downstream_rejected", "Requests and connections that the proxy itself turned away.", labels=["cause"]

@@ -11,6 +11,7 @@ from typing import TypeVar
 import hypothesis
 import pytest
 
+from proxy.net import compiled
 from tests.support.leaks import children, left_over, open_sockets, unfinished_tasks
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
@@ -23,6 +24,12 @@ for variable in [name for name in os.environ if name.startswith("PYTHON")]:
 # Examples are timed on a machine that does other things too; CI must not fail today for what it passed yesterday.
 hypothesis.settings.register_profile("cohort", deadline=None, derandomize=IN_CI)
 hypothesis.settings.load_profile("cohort")
+
+
+def pytest_report_header() -> str:
+    """Which form of the proxy the results speak of."""
+    programs = "compiled" if compiled.folder().is_dir() else "Python; make compiled"
+    return f"proxy: in this process {'compiled' if compiled.IS_IN_USE else 'Python'}, in programs {programs}"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,8 +7,11 @@ import click
 
 @click.command()
 def command() -> None:
-    """Print the version of cohort and of the Python that runs it."""
+    """Print the version of cohort, of the Python that runs it, and whether the proxy is compiled here."""
     import platform
     from importlib.metadata import version
 
-    click.echo(f"cohort {version('cohort-proxy')} (Python {platform.python_version()})")
+    from proxy.net import compiled
+
+    built = "compiled" if compiled.IS_IN_USE else "not compiled"
+    click.echo(f"cohort {version('cohort-proxy')} (Python {platform.python_version()}, {built})")

@@ -47,10 +47,10 @@ class AccessLog:
         is_pipe = descriptor is not None and stat.S_ISFIFO(os.fstat(descriptor).st_mode)
         self._most = select.PIPE_BUF if is_pipe else _FILE_BLOCK
         self._is_torn = False  # part of a line was written before a disk was full
-        self._thread: threading.Thread | None = None
+        self._writer: threading.Thread | None = None
         if descriptor is not None:
-            self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-            self._thread.start()
+            self._writer = threading.Thread(target=self._run, name="access-log", daemon=True)
+            self._writer.start()
 
     def exchange(self, wall_s: float, relay: Relay, seconds: float) -> None:
         """One exchange that a service had a part in. Cost: its line is made together with others', 2 us each then."""
@@ -129,8 +129,8 @@ class AccessLog:
         self.turn()
         self._stopped = True
         self._wake.set()
-        if self._thread is not None:
-            self._thread.join(1.0)
+        if self._writer is not None:
+            self._writer.join(1.0)
 
 
 def _blocks(data: bytes, most: int) -> Iterator[bytes]:

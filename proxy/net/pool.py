@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proxy.standing import EJECTED, GOOD, PROBATION, REFUSING, Standing
 
 if TYPE_CHECKING:
-    from proxy.net.mirror import Copy
-    from proxy.net.relay import Relay
     from proxy.net.upstream import Upstream
 
 SCAN = 8  # up to here the least-loaded endpoint is found by looking at all; beyond, by the best of three drawn
@@ -145,6 +143,13 @@ def admitted(endpoints: Sequence[Endpoint], now: float, slow_start_s: float) -> 
     return found or list(endpoints)
 
 
+class Waiter(Protocol):
+    """Who waits for room: a request, or a copy of one."""
+
+    def admitted(self) -> None:
+        """There is room now."""
+
+
 class Room:
     """What one arm may use of its service at once in this worker, under whatever plan.
 
@@ -164,7 +169,7 @@ class Room:
         self.connects_per_s = connects_per_s
         self.connects = 0.0
         self.refill(0.0)
-        self.waiting: dict[Relay | Copy, None] = {}
+        self.waiting: dict[Waiter, None] = {}
 
     @property
     def is_full(self) -> bool:

@@ -34,25 +34,12 @@ class Relay:
         sent: Payload bytes of the answer handed to the client's connection.
     """
 
-    # Defaults stand in the class: of what most requests never set, nothing is stored.
-    received = 0
-    sent = 0
-    status = 0
-    upstream_s = 0.0
-    request_id = b""
-    endpoint: Endpoint | None = None
-    endpoint_text = ""
-    _body: BodyReader | None = None
-    _continued = False
-    _copy: Copy | None = None
-    _fresh_id = b""
-    _held = b""
-    _held_ended = False
-    _length = 0
-    _response: Response | None = None
-    _first_sent_at = 0.0
-    _sent_at = 0.0
-    _upstream: Upstream | None = None
+    __slots__ = (
+        "_body", "_client", "_continued", "_copy", "_first_sent_at", "_fresh_id", "_held", "_held_ended", "_length",
+        "_response", "_sent_at", "_server", "_started", "_upstream", "_view", "arm", "decision", "endpoint",
+        "endpoint_text", "exchange", "reason", "received", "request", "request_id", "sent", "source", "status",
+        "upstream_s",
+    )  # fmt: skip
 
     def __init__(self, client: Downstream, view: View, request: Request, decision: Decision, started: float) -> None:
         self._client = client
@@ -65,6 +52,24 @@ class Relay:
         self.reason = decision.reason
         self.source = decision.source
         self.exchange = Exchange(request.method, request.length != 0)
+        self.received = 0
+        self.sent = 0
+        self.status = 0
+        self.upstream_s = 0.0
+        self.request_id = b""
+        self.endpoint: Endpoint | None = None
+        self.endpoint_text = ""
+        self._body: BodyReader | None = None
+        self._continued = False
+        self._copy: Copy | None = None
+        self._fresh_id = b""
+        self._held = b""
+        self._held_ended = False
+        self._length = 0
+        self._response: Response | None = None
+        self._first_sent_at = 0.0
+        self._sent_at = 0.0
+        self._upstream: Upstream | None = None
 
     def __repr__(self) -> str:
         state = ("connecting", "waiting", "relaying", "tunnel", "done")[self.exchange.state]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import random
 import secrets
 import signal
@@ -12,14 +13,15 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from proxy import counters, shared
 from proxy.document import validate
 from proxy.latch import Latch
-from proxy.metrics import Snapshot
-from proxy.net import handover, logs
+from proxy.metrics import Build, Snapshot
+from proxy.net import compiled, handover, logs
 from proxy.net.admin import AccessRules, admin_app
 from proxy.net.breaker import LocalBreaker
 from proxy.net.checks import HttpProbe
@@ -77,6 +79,7 @@ class Supervisor:
     ) -> None:
         self.settings = settings = start.settings
         self._start, self._base = start, base
+        self._build = Build(version("cohort-proxy"), platform.python_version(), compiled.IS_IN_USE)
         self._inherited = inherited
         self._credentials = CredentialFiles(settings, base, start.credentials)
         self._credentials.refused = inherited.credentials_refused if inherited else 0
@@ -196,6 +199,7 @@ class Supervisor:
             self._breaker.trips,
             self._credentials.expiries(),
             self.reload.counts,
+            self._build,
         )
 
     def endpoints(self) -> dict[str, Any]:
@@ -331,6 +335,7 @@ class Supervisor:
                 await self._feed.read()
             await self._workers.open()
             await self._speak()
+            log.info("%s", self._build)
             log.info("listening on %s", ", ".join(self._listeners))
             await self._work()
             await asyncio.to_thread(self._keep_counters)

@@ -9,6 +9,7 @@ import os
 import random
 import re
 from collections.abc import Callable
+from dataclasses import fields
 
 import pytest
 
@@ -258,7 +259,7 @@ def outcome(parse: Callable[[bytes], Request | Response], head: bytes) -> object
     except ProxyError as error:
         return error.status, str(error)
     ignored = ("block", "is_shared", "rules", "told")
-    return {name: getattr(message, name) for name in message.__slots__ if name not in ignored}
+    return {field.name: getattr(message, field.name) for field in fields(message) if field.name not in ignored}
 
 
 def some_heads(messages: list[bytes]) -> list[bytes]:

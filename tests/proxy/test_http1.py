@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -511,7 +513,7 @@ def test_what_is_parsed_and_written_is_parsed_the_same(head: bytes) -> None:
 
 
 def state(message: Request) -> dict[str, object]:
-    return {name: getattr(message, name) for name in message.__slots__}
+    return {field.name: getattr(message, field.name) for field in fields(message)}
 
 
 @given(HEADS)

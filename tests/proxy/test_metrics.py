@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy import sketch
 from proxy.counters import Stats
-from proxy.metrics import LE_S, CohortCollector, Found, Snapshot
+from proxy.metrics import LE_S, Build, CohortCollector, Found, Snapshot
 from proxy.plan import Plan
 from tests.support.plans import plan
 
@@ -67,7 +67,8 @@ def samples() -> dict[str, dict[frozenset[tuple[str, str]], float]]:
     rejected = {"invalid": 2, "older": 0}
     return exposed(
         Snapshot(STATS, shop(), 12.5, rejected, latched=True, credentials_refused=4, found=FOUND, trips={"canary": 1},
-                 expiries={"tls.crt": 2e9}, reloads={"done": 3, "refused": 0, "stuck": 1})
+                 expiries={"tls.crt": 2e9}, reloads={"done": 3, "refused": 0, "stuck": 1},
+                 build=Build("1.2.3", "3.11.2", compiled=True))
     )  # fmt: skip
 
 
@@ -96,6 +97,9 @@ def test_counters_have_the_names_and_labels_of_the_surface(samples: dict[str, di
     assert samples["cohort_dns_failures_total"] == {labels(arm="canary", kind="servfail"): 2}
     assert samples["cohort_downstream_connections"] == {frozenset(): 6}
     assert samples["cohort_downstream_rejected_total"] == {frozenset({("cause", "limit")}): 4}
+    assert samples["cohort_build_info"] == {
+        frozenset({("version", "1.2.3"), ("python", "3.11.2"), ("compiled", "true")}): 1
+    }
     assert samples["cohort_log_dropped_total"] == {frozenset(): 7}
     assert samples["cohort_reloads_total"] == {
         frozenset({("result", result)}): count for result, count in (("done", 3), ("refused", 0), ("stuck", 1))

@@ -8,6 +8,11 @@ for program in buildah chromium curl debootstrap haproxy nginx openssl wrk; do
     command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 command -v cc >/dev/null 2>&1 && [ -e /usr/include/dlfcn.h ] || missing="$missing gcc libc6-dev"
+# The interpreter's headers, without which nothing is compiled; one that is not Debian's brings its own.
+[ ! -x .venv/bin/python ] || .venv/bin/python -c '
+import os, sys, sysconfig
+sys.exit(sys.base_prefix == "/usr" and not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))
+' || missing="$missing python3-dev"
 ldconfig -p 2>/dev/null | grep -q 'libatomic\.so\.1' || missing="$missing libatomic1" # Playwright's driver links it
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then

@@ -102,7 +102,7 @@ def test_a_reader_that_has_stopped_holds_nobody_up(pipe: tuple[int, int]) -> Non
     assert sum(map(len, log._waiting)) <= MAX_WAITING_BYTES + LINE_BYTES
     os.set_blocking(pipe[0], False)
     log._stopped = True
-    while log._thread is not None and log._thread.is_alive():
+    while log._writer is not None and log._writer.is_alive():
         try:
             os.read(pipe[0], 65_536)
         except BlockingIOError:

@@ -15,6 +15,7 @@ V4, V6 = 4, 6
 KINDS = ("empty", "network", "nxdomain", "servfail", "timeout", "unusable")  # labels of cohort_dns_failures_total
 JITTER_S = 0.5  # at most so late: proxies that began together do not ask together for ever
 FIRST_RETRY_S = 1.0
+MOST_ADDRESSES = 1000  # of one family that are used, the lowest ones, by all proxies alike; no service has more
 LAST_RETRY_S = 30.0  # a name server that is down is asked twice a minute
 UNKNOWN_RETRY_S = 5.0  # while a name has no address at all, its users wait for us
 
@@ -56,7 +57,7 @@ class Known:
     """What is known of one name.
 
     Attributes:
-        by_family: The last good addresses of each family, sorted.
+        by_family: The last good addresses of each family, sorted, at most `MOST_ADDRESSES`.
         answered_s: Monotonic seconds of the last good answer; None: there was none yet.
         ttl_s: Of that answer, as the server gave it.
         failures: Rounds without an address since then.
@@ -95,7 +96,7 @@ def learn(known: Known, outcomes: Mapping[int, Outcome], now_s: float) -> Known:
         problem = problem or Failed("empty", "the answer has no address")
         return replace(known, failures=known.failures + 1, problem=problem)
     kept = {family: known.by_family.get(family, ()) for family in usable}
-    fresh = {family: tuple(sorted(set(answer.addresses))) for family, answer in answers.items()}
+    fresh = {family: tuple(sorted(set(answer.addresses))[:MOST_ADDRESSES]) for family, answer in answers.items()}
     return Known(kept | fresh, now_s, min(ttls), 0, problem)
 
 

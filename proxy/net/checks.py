@@ -20,11 +20,14 @@ import aiohttp
 from yarl import URL
 
 from proxy.health import Health, first_wait_s, judge, wait_s
+from proxy.net.web import open_files
 from proxy.plan import HealthCheck
 
 log = logging.getLogger("cohort.discovery")
 
-CONCURRENCY = 256  # 5,000 silent endpoints with a time-out of 1 s take 20 s a round; below any usual descriptor limit
+CONCURRENCY = (
+    256  # 5,000 silent endpoints with a time-out of 1 s take 20 s a round; and a quarter of the open files at most
+)
 AGENT = "cohort-health-check"
 _MESSAGE_CHARS = 200
 
@@ -138,7 +141,7 @@ class Checks:
         self._due: list[tuple[float, int, _Watch]] = []
         self._numbers = itertools.count()
         self._woken = asyncio.Event()
-        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._slots = asyncio.Semaphore(min(CONCURRENCY, open_files() // 4))
 
     @property
     def unhealthy(self) -> list[Place]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,16 @@ def _likely_kind(value: dict[str, Any]) -> str:
 
 
 def _run(path: Path) -> int:
+    """Run the proxy. A SIGHUP that comes while modules are loaded waits for the supervisor instead of ending us."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    status = _serve(path)
+    if status:
+        signal.sigtimedwait({signal.SIGHUP}, 0)  # nobody is there any more whom it could ask for anything
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return status
+
+
+def _serve(path: Path) -> int:
     from proxy.document import DocumentError
     from proxy.net import handover, rehearsal
     from proxy.net.sockets import ListenError

@@ -75,6 +75,7 @@ class Handover:
         trips: How often the local breaker has aborted, by arm.
         dropped: Log lines of the supervisor that were lost.
         discovery: What is known of endpoints beside the plan, as `discovery.Discovery.known` returns it.
+        level: The log's, if it was set while the proxy ran; ``settings_level`` is what the settings said then.
         is_asked_again: A further reload was asked for while this one was under way.
     """
 
@@ -100,6 +101,8 @@ class Handover:
     trips: dict[str, int] = field(default_factory=dict)
     dropped: int = 0
     discovery: dict[str, Any] = field(default_factory=dict)
+    level: str | None = None
+    settings_level: str = ""
     is_asked_again: bool = False
 
     def start(self) -> Start:

@@ -193,6 +193,12 @@ class Copy:
     def upstream_drained(self) -> None:
         """The kernel has taken all of it."""
 
+    def broke(self) -> None:
+        """A fault of our own, which is nobody's evidence."""
+        self._upstream = None
+        self._leave()
+        self._server.counters.mirrored(self.arm.name, "failed")
+
     # --- the end
 
     def _leave(self) -> None:

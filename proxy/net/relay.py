@@ -521,6 +521,11 @@ class Relay:
             self._upstream.close()
             self.upstream_lost(UpstreamError("timeout", "no answer in time", 504), any_byte)
 
+    def broke(self) -> None:
+        """A fault of our own: give everything back, and end the client, who could wait for ever."""
+        self._leave_endpoint()
+        self._client.kill()
+
     def call_off(self) -> None:
         """The limit for streams on an aborted arm has passed."""
         self._fail(503, "")

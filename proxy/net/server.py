@@ -332,6 +332,7 @@ class Server:
             log.exception("exchange failed: %r", relay)
             if connection is not None:
                 connection.close()
+            relay.broke()
 
     async def _open(self, endpoint: Endpoint) -> Upstream:
         """A new connection; the endpoint's standing hears of a failure.

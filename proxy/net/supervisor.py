@@ -84,6 +84,7 @@ class Supervisor:
         self._credentials = CredentialFiles(settings, base, start.credentials)
         self._credentials.refused = inherited.credentials_refused if inherited else 0
         self._dropped = inherited.dropped if inherited else 0
+        self._level = inherited.level if inherited and inherited.settings_level == settings.log.level else None
         self._leave = asyncio.Event()
         with ExitStack() as stack:
             self._state_dir = StateDir(base / settings.state_dir, inherited.lock if inherited else None)
@@ -239,6 +240,7 @@ class Supervisor:
 
     def set_log_level(self, level: str) -> None:
         """Change the level of this process and of all workers: debug, info, warning or error."""
+        self._level = level
         logs.set_level(level)
         self._workers.set_log_level(level)
 
@@ -267,6 +269,8 @@ class Supervisor:
             trips=dict(self._breaker.trips),
             dropped=self._dropped,
             discovery=self.discovery.known(),
+            level=self._level,
+            settings_level=self.settings.log.level,
         )
 
     @property
@@ -303,7 +307,7 @@ class Supervisor:
 
     def open_log(self) -> None:
         """Log again."""
-        self._handler = logs.set_up(self.settings.log.level, self._count_dropped)
+        self._handler = logs.set_up(self._level or self.settings.log.level, self._count_dropped)
 
     def leave(self) -> None:
         """Drain, then end; a second call changes nothing."""
@@ -328,6 +332,8 @@ class Supervisor:
             self._credentials.warn(time.time())
             if not self.settings.trusted_peers and any(one.proxy_protocol for one in self.settings.listeners):
                 log.warning("a listener has proxyProtocol, but trustedPeers is empty: all its connections are refused")
+            if self._level:
+                self._workers.set_log_level(self._level)
             if self._inherited:
                 self._resume(self._inherited)
             else:

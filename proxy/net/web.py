@@ -86,10 +86,15 @@ class Site:
 
 def _room() -> int:
     """Connections of one server that RLIMIT_NOFILE allows, so that two of them leave three quarters to all else."""
+    return open_files() // 8
+
+
+def open_files() -> int:
+    """How many files this process may have open, at least 64 for what is reckoned from it; the limit is used whole."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(8, hard // 8)
+    return max(64, hard)
 
 
 def silent(server: web.Server) -> RequestHandler:

@@ -33,6 +33,7 @@ def sections() -> Iterator[str]:
 
 def helps(parent: click.Context, name: str, command: click.Command) -> Iterator[tuple[str, str]]:
     """The path and the help of one command and of those below it."""
+    command._help_option = None  # click keeps the one of its first call, whose parent may have had other names for it
     with click.Context(command, parent=parent, info_name=name) as context:
         yield context.command_path, command.get_help(context)
         for child, below in command.commands.items() if isinstance(command, click.Group) else ():

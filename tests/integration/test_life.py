@@ -322,6 +322,22 @@ async def test_settings_take_effect(tmp_path: Path) -> None:
         assert (await running.get("/config"))["limits"]["targetBytes"] == 256
 
 
+async def test_a_log_level_set_meanwhile_outlives_reloads_until_the_settings_name_another(tmp_path: Path) -> None:
+    """Of the supervisor and of the new workers; a refused reload changes nothing either."""
+    async with backend("old") as (_, port), life(tmp_path) as running:
+        await running.put_plan(plan(port, port, 0))
+        assert running._session is not None
+        async with running._session.post("/log-level", json={"level": "error"}) as response:
+            assert response.status == 200
+        told = running.program.log.count('"level":"info"')
+        await running.reload("refused", workers=0)
+        await running.reload(workers=2)
+        await running.until_alone()
+        assert running.program.log.count('"level":"info"') == told
+        await running.reload(log={"access": "off", "level": "debug"})
+        assert running.program.log.count('"level":"info"') > told
+
+
 async def test_listeners_come_and_go(tmp_path: Path) -> None:
     """A new one serves when the reload is done, a removed one refuses, what stays loses nobody."""
     async with backend("old") as (_, port), life(tmp_path) as running:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.names import (
     KINDS,
+    MOST_ADDRESSES,
     NOTHING,
     V4,
     V6,
@@ -36,6 +37,13 @@ def test_an_answer_replaces_the_last_one_whole() -> None:
     known = learn(GOOD, {V4: found("192.0.2.9", "192.0.2.2", "192.0.2.9"), V6: NONE}, 20.0)
     assert known.addresses == ("192.0.2.2", "192.0.2.9")
     assert (known.answered_s, known.failures, known.problem) == (20.0, 0, None)
+
+
+def test_of_too_many_addresses_all_proxies_take_the_same() -> None:
+    many = [f"10.0.{number >> 8}.{number & 255}" for number in range(2 * MOST_ADDRESSES)]
+    known = learn(NOTHING, {V4: found(*many), V6: found("2001:db8::1")}, 0.0)
+    assert known.addresses == (*sorted(many)[:MOST_ADDRESSES], "2001:db8::1")
+    assert known == learn(NOTHING, {V4: found(*reversed(many)), V6: found("2001:db8::1")}, 0.0)
 
 
 def test_the_shortest_ttl_of_an_answer_with_addresses_counts() -> None:

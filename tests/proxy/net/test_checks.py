@@ -203,6 +203,20 @@ async def test_thousands_are_checked_a_bounded_number_at_once(monkeypatch: pytes
         assert probe.most_active == 20
 
 
+async def test_checks_leave_open_files_to_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F23: ``ulimit -n 256``; the admin API has another quarter."""
+    monkeypatch.setattr(checks, "open_files", lambda: 256)
+
+    async def say(_: Target) -> str:
+        await asyncio.sleep(0.001)
+        return "status 500"
+
+    async with running(say) as (found, probe, _):
+        found.follow([target(port, interval=0.1, timeout=0.05, unhealthy=1) for port in range(1, 501)])
+        await until(lambda: len(found.unhealthy) == 500)
+        assert probe.most_active == 64
+
+
 async def test_a_fault_of_the_probe_is_a_failure_of_the_check() -> None:
     async def say(_: Target) -> str:
         raise ZeroDivisionError

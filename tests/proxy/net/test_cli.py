@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from proxy.net import cli
 from proxy.net.cli import command
 from tests.support.plans import plan
 from tests.support.supervised import settings
@@ -143,3 +146,22 @@ def test_a_plan_on_its_own_needs_no_kind(tmp_path: Path) -> None:
     del document["kind"]
     path.write_text(json.dumps(document))
     assert run("--check", path).exit_code == 0
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_sighup_that_comes_too_early_waits_for_the_supervisor(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end the process; and where no supervisor comes it is forgotten."""
+
+    def serve(_: Path) -> int:
+        signal.pthread_kill(threading.get_ident(), signal.SIGHUP)  # other tests may have left threads
+        return status
+
+    monkeypatch.setattr(cli, "_serve", serve)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        assert cli._run(Path("proxy.yaml")) == status
+        assert (signal.SIGHUP in signal.sigpending()) == (status == 0)
+        assert (signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, ())) == (status == 0)
+    finally:
+        signal.sigtimedwait({signal.SIGHUP}, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

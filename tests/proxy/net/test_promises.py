@@ -13,10 +13,12 @@ import pytest
 
 from proxy.counters import read
 from proxy.net import server as serving
+from proxy.net.mirror import Copy
+from proxy.net.upstream import Upstream
 from proxy.sketch import estimate
 from proxy.synthetic import Tag
 from tests.proxy.net.test_dataplane import FAST, GET, LAST, gone, scripted
-from tests.support.dataplane import KEYS, REPLY, Handler, Proxy, Service, answer, plan, replies, series, service
+from tests.support.dataplane import KEYS, REPLY, Handler, Proxy, Service, answer, plan, replies, series, service, until
 
 POST = b"POST /a HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
 CUT = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"
@@ -364,6 +366,28 @@ async def test_a_synthetic_request_that_falls_back_stays_synthetic(free_port: Ca
         assert {labels[:3] for labels in series(proxy, "requests")} == {
             ("canary", "split", "synthetic"), ("stable", "fallback", "synthetic"),
         }  # fmt: skip
+
+
+async def test_a_fault_of_our_own_costs_its_client_alone_and_holds_no_place(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F30: an exception once a connection is there, for a request and for a copy."""
+    limits = {"armRequests": 1, "mirrorRequests": 1}
+    async with service(replies(REPLY)) as (_, port), Proxy({"limits": limits}) as proxy:
+        proxy.adopt(plan([port], [port], mirror={"arm": "canary", "percent": 100}))
+        asked = LAST.replace(b"Host: t", b"Host: t\r\nCookie: uid=1")
+        with monkeypatch.context() as patch:
+            patch.setattr(Upstream, "begin", None)
+            assert await proxy.ask(asked) == b""
+        assert [record.message.split(":")[0] for record in caplog.records] == ["exchange failed"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Copy, "connect_done", None)
+            assert (await proxy.ask(asked)).startswith(b"HTTP/1.1 200 ")
+            await until(lambda: ("canary", "failed") in series(proxy, "mirrored"))
+        assert (await proxy.ask(asked)).startswith(b"HTTP/1.1 200 ")
+        await until(lambda: ("canary", "sent") in series(proxy, "mirrored"))
+        assert not any(room.busy for room in proxy.server._rooms.values())
+        assert not any(endpoint.active for endpoint in proxy.server._endpoints.values())
 
 
 async def test_a_redirect_is_the_clients_affair() -> None:

@@ -38,7 +38,7 @@ def told(backend: Service, name: bytes) -> list[bytes]:
 
 
 async def until(look: Any) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not look():
             await asyncio.sleep(0.01)
 

@@ -132,7 +132,7 @@ async def running(say: Callable[[Target], Awaitable[str]]) -> AsyncIterator[tupl
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not is_so():
             await asyncio.sleep(0.005)
 
@@ -190,7 +190,7 @@ async def test_another_check_of_an_endpoint_takes_its_verdict_over() -> None:
         assert found.unhealthy == [("127.0.0.1", 80)]
 
 
-async def test_thousands_are_checked_a_bounded_number_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_are_checked_a_bounded_number_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "CONCURRENCY", 20)
 
     async def say(_: Target) -> str:
@@ -198,8 +198,8 @@ async def test_thousands_are_checked_a_bounded_number_at_once(monkeypatch: pytes
         return "status 500"
 
     async with running(say) as (found, probe, _):
-        found.follow([target(port, interval=0.1, timeout=0.05, unhealthy=1) for port in range(1, 2001)])
-        await until(lambda: len(found.unhealthy) == 2000)
+        found.follow([target(port, interval=1.0, timeout=0.5, unhealthy=1) for port in range(1, 601)])
+        await until(lambda: len(found.unhealthy) == 600)
         assert probe.most_active == 20
 
 
@@ -212,7 +212,7 @@ async def test_checks_leave_open_files_to_everything_else(monkeypatch: pytest.Mo
         return "status 500"
 
     async with running(say) as (found, probe, _):
-        found.follow([target(port, interval=0.1, timeout=0.05, unhealthy=1) for port in range(1, 501)])
+        found.follow([target(port, interval=1.0, timeout=0.5, unhealthy=1) for port in range(1, 501)])
         await until(lambda: len(found.unhealthy) == 500)
         assert probe.most_active == 64
 

@@ -217,7 +217,7 @@ async def test_new_authorities_count_from_the_next_connection(tmp_path: Path) ->
         proxy.server.trust(Credentials(((),), Authority().pem))
         assert (await proxy.ask(LAST)).startswith(b"HTTP/1.1 502 ")
         proxy.server.trust(TRUSTING)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (await proxy.ask(LAST)).endswith(b"ok"):
                 await asyncio.sleep(0.1)
         assert len(backend.heads) == 2

@@ -79,7 +79,7 @@ class Desk:
         self.discovery.settle(plan)
 
     async def until_asked(self, times: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.script.asked) < times:
                 await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
@@ -258,7 +258,7 @@ async def test_who_fails_its_checks_is_told_with_the_names(desk: Desk) -> None:
     """And to the metrics and the admin API."""
     desk.script.says["a.example"] = found("192.0.2.1", "192.0.2.2")
     await desk.adopt(plan := checked(named("a.example")))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not desk.told[-1]["unhealthy"]:
             desk.now += 0.1
             desk.discovery._checks._woken.set()

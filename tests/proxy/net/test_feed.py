@@ -155,7 +155,7 @@ async def test_a_file_that_never_rests_does_not_hold_up_the_start(source: Source
             await asyncio.sleep(0.003)
 
     writing = asyncio.create_task(write())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await source.start() is not None
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):

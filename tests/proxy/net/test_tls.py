@@ -39,7 +39,7 @@ def rejected(proxy: Proxy, cause: str) -> int:
 
 
 async def until(look: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not look():
             await asyncio.sleep(0.01)
 
@@ -339,7 +339,7 @@ async def test_a_truncated_answer_to_an_old_client_is_reset() -> None:
             client = Client(proxy.port)
             client.sock.sendall(b"GET / HTTP/1.0\r\nHost: a.test\r\n\r\n")
             with socket.socket(fileno=client.sock.detach()) as raw:  # Python's ssl makes one error of both ends
-                raw.settimeout(10)
+                raw.settimeout(30)
                 while raw.recv(65_536):
                     pass
 
@@ -526,7 +526,7 @@ async def test_a_tampered_record_ends_the_connection(caplog: pytest.LogCaptureFi
         client = await asyncio.to_thread(Client, proxy.port)
         with socket.socket(fileno=client.sock.detach()) as raw:
             raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
-            raw.settimeout(10)
+            raw.settimeout(30)
             await asyncio.to_thread(raw.recv, 65_536)
             await until(lambda: not proxy.server.connections)
         assert rejected(proxy, "tls") == 1

@@ -219,7 +219,7 @@ async def test_too_much_before_the_101_ends_the_connection() -> None:
 
         return serve
 
-    async with asyncio.timeout(10), service(handler) as (_, port), Proxy({}) as proxy:
+    async with asyncio.timeout(30), service(handler) as (_, port), Proxy({}) as proxy:
         proxy.adopt(plan([port], []))
         reader, writer = await proxy.open()
         writer.write(ASK + bytes(65_536))
@@ -311,7 +311,7 @@ async def test_a_client_that_ended_before_the_101_ends_its_way() -> None:
 
         return serve
 
-    async with asyncio.timeout(10), service(handler) as (_, port), Proxy({}) as proxy:
+    async with asyncio.timeout(30), service(handler) as (_, port), Proxy({}) as proxy:
         proxy.adopt(plan([port], []))
         reader, writer = await proxy.open()
         writer.write(ASK + HELLO)
@@ -379,7 +379,7 @@ async def test_a_tunnel_is_never_mirrored() -> None:
         writer.close()
         reader, writer = await proxy.open()
         writer.write(ASK.replace(b"Upgrade: websocket", b"Upgrade: h2c"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not mirror.heads:
                 await asyncio.sleep(0.01)
         writer.close()

@@ -57,7 +57,7 @@ async def test_a_stranger_is_closed_after_a_while_and_who_was_admitted_is_not(
     half[1].write(HEAD[:-2])
     answered[1].write(HEAD)
     assert await known[0].readuntil(b"here")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await half[0].read() == b""
         assert (await answered[0].read()).endswith(b"here")
     known[1].write(HEAD)
@@ -70,7 +70,7 @@ async def test_connections_are_bounded(door: Door, monkeypatch: pytest.MonkeyPat
     """One too many is closed at once; when one ends there is room again."""
     monkeypatch.setattr("proxy.net.web.CONNECTIONS", 3)
     held = [await door.open() for _ in range(4)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await held[3][0].read() == b""
     for _, writer in held:
         writer.close()
@@ -80,7 +80,7 @@ async def test_connections_are_bounded(door: Door, monkeypatch: pytest.MonkeyPat
             return (await exchange(await door.open(), request("GET", "/"))).endswith(b"here")
         return False
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await heard():
             await asyncio.sleep(0.01)
 

@@ -60,6 +60,7 @@ class Cluster:
         keeper: Runs its programs; their output is ``keeper.log("kube-apiserver")`` and so on.
         kubeconfig: The admin's.
         keys: Its certificates.
+        port: Of its address.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,8 +68,8 @@ class Cluster:
         self.programs = {name: find(name) for name in PROGRAMS}
         self.keys = keys.make(folder)
         self.keeper = Keeper(folder)
-        self._port = _free_port()
-        self.api = f"https://127.0.0.1:{self._port}"
+        self.port = _free_port()
+        self.api = f"https://127.0.0.1:{self.port}"
         admin = {"client-certificate": str(self.keys.certificate("admin")), "client-key": str(self.keys.key("admin"))}
         self.kubeconfig = self._kubeconfig("admin", admin)
         self._tls = ssl.create_default_context(cafile=str(self.keys.authority))
@@ -145,7 +146,7 @@ class Cluster:
         return _flags(
             etcd_servers=self.etcd,
             bind_address="127.0.0.1",
-            secure_port=self._port,
+            secure_port=self.port,
             advertise_address=BRIDGE,
             endpoint_reconciler_type="none",
             service_cluster_ip_range=SERVICES,
@@ -252,7 +253,7 @@ class Cluster:
             KubeError: Refused.
             OSError: Not reached.
         """
-        connection = http.client.HTTPSConnection("127.0.0.1", self._port, context=self._tls, timeout=timeout_s)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self._tls, timeout=timeout_s)
         with contextlib.closing(connection):
             connection.request(method, path, body and json.dumps(body), {"Content-Type": kind} if body else {})
             answer = connection.getresponse()

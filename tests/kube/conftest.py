@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.kube.cluster import PROGRAMS, Cluster
+from tests.kube.pods.session import PROGRAMS as RUNNER_PROGRAMS
+from tests.kube.pods.session import PodRunner, is_root
 from tests.kube.tools import find
+from tests.support.require import require
 
 DEFINITIONS = Path(__file__).parents[2] / "charts/cohort/crds"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -32,6 +35,19 @@ def cluster() -> Iterator[Cluster]:
     finally:
         cluster.close()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def pods(cluster: Cluster) -> Iterator[PodRunner]:
+    """Runs the cluster's pods as processes; skips where the tests' user is not root."""
+    if not is_root():
+        pytest.skip("pods need network namespaces, which only root may make")
+    for program, package in RUNNER_PROGRAMS.items():
+        require(program, package)
+    runner = PodRunner(cluster)
+    runner.start()
+    yield runner
+    runner.close()
 
 
 @pytest.fixture

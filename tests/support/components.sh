@@ -7,6 +7,8 @@ missing=
 for program in buildah chromium curl debootstrap haproxy nginx openssl wrk; do
     command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
+command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
+command -v iptables-restore >/dev/null 2>&1 || missing="$missing iptables"
 command -v cc >/dev/null 2>&1 && [ -e /usr/include/dlfcn.h ] || missing="$missing gcc libc6-dev"
 # The interpreter's headers, without which nothing is compiled; one that is not Debian's brings its own.
 [ ! -x .venv/bin/python ] || .venv/bin/python -c '

@@ -15,6 +15,7 @@ from proxy.head import plain_line, show
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Field, HeadLimits
 
 Fault = Callable[[str], ProxyError]
+Payload = bytes | memoryview  # a view's memory is used again as soon as a call with it returns
 
 LAST_CHUNK = b"0\r\n\r\n"
 CHUNK_LINE_BYTES = 256  # with extensions; known ones are shorter than 40 bytes, and clients of browsers send none
@@ -82,6 +83,16 @@ class LengthBody:
         self.done = True
         self.rest += data[left:]
         return data[:left]
+
+    def view(self, data: memoryview) -> memoryview:
+        """As `feed`, for bytes that nobody keeps. Cost: no copy, but of bytes behind the body."""
+        size = min(len(data), self._left)
+        self._left -= size
+        self.done = not self._left
+        if size < len(data):
+            self.rest += data[size:]
+            return data[:size]
+        return data
 
     def eof(self) -> None:
         """As `BodyReader`."""
@@ -271,6 +282,6 @@ def body_reader(length: int, fault: Fault, limits: HeadLimits = DEFAULT_LIMITS) 
     return CloseBody() if length == UNTIL_CLOSE else LengthBody(length, fault)
 
 
-def chunk(data: bytes) -> bytes:
+def chunk(data: Payload) -> bytes:
     """The bytes as one chunk; nothing for no bytes, because an empty chunk would end the body."""
-    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+    return b"".join((b"%x\r\n" % len(data), data, b"\r\n")) if data else b""

@@ -12,8 +12,9 @@ from proxy.errors import DownstreamError, ProxyError
 from proxy.forward import own_answer, sent_id
 from proxy.http1 import Request, request_head_end
 from proxy.identity import client_address
+from proxy.net.kernel import descriptor, queued, room, untaken, write_now
 from proxy.net.relay import Relay
-from proxy.net.upstream import HOLD_PEER, UNSENT_BYTES, untaken
+from proxy.net.upstream import HOLD_PEER, UNSENT_BYTES
 
 if TYPE_CHECKING:
     from proxy.certificate import Guard
@@ -48,9 +49,9 @@ class Downstream(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_buffered", "_eof", "_first_byte", "_holds", "_is_due", "_is_unmarked", "_left", "_linger_end", "_lingering",
-        "_pending", "_preface", "_running", "_scanned", "_transport", "deadline", "guard", "is_full", "is_last",
-        "is_secure", "is_trusted", "peer", "peer_bytes", "relay", "server", "unsafe_seen",
+        "_buffered", "_descriptor", "_eof", "_first_byte", "_holds", "_is_due", "_is_unmarked", "_left", "_linger_end",
+        "_lingering", "_pending", "_preface", "_room", "_running", "_scanned", "_transport", "deadline", "guard",
+        "is_full", "is_last", "is_secure", "is_trusted", "peer", "peer_bytes", "relay", "server", "unsafe_seen",
     )  # fmt: skip
 
     def __init__(self, server: Server, preface: Preface | None = None) -> None:
@@ -78,6 +79,8 @@ class Downstream(asyncio.BufferedProtocol):
         self._is_unmarked = False
         self._is_due = False
         self._running = False
+        self._descriptor = -1
+        self._room = 0  # of the kernel's queue while it is empty, which does not shrink; 0: not asked yet
         self.unsafe_seen = False
 
     def __repr__(self) -> str:
@@ -321,6 +324,38 @@ class Downstream(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.write(data)
 
+    def pass_on(self, head: bytes, body: memoryview) -> None:
+        """Send bytes of an answer of which the second part need not be copied if they leave at once."""
+        transport = self._transport
+        if transport is None:
+            return
+        if self.is_secure or transport.get_write_buffer_size() or transport.is_closing():
+            transport.write(head + body)
+        else:
+            write_now(transport, self._file(transport), head, body)
+
+    def _file(self, transport: asyncio.Transport) -> int:
+        """The socket's descriptor; asked for by few connections, and then often."""
+        if self._descriptor < 0:
+            self._descriptor = descriptor(transport)
+        return self._descriptor
+
+    def room(self) -> int:
+        """Bytes that the kernel takes of the answer at once for certain; 0: nobody knows."""
+        transport = self._transport
+        if self.is_full or self.is_secure or transport is None or transport.get_write_buffer_size():
+            return 0
+        if transport.is_closing():
+            return 0
+        file = self._file(transport)
+        is_empty = not queued(file)
+        if is_empty and self._room:
+            return self._room
+        found = room(file)
+        if is_empty:
+            self._room = found
+        return found
+
     def answer(self, request: Request, status: int, request_id: bytes, extra: bytes, must_close: bool,
                body: bytes | None = None) -> None:  # fmt: skip
         """Send a complete answer of our own and end the exchange."""
@@ -486,4 +521,4 @@ class Downstream(asyncio.BufferedProtocol):
 
     def fileno(self) -> int:
         """For polling a paused socket for a reset, which nobody would notice otherwise."""
-        return -1 if self._transport is None else int(self._transport.get_extra_info("socket").fileno())
+        return -1 if self._transport is None else descriptor(self._transport)

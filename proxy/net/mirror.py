@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
-from proxy.body import BodyReader
+from proxy.body import BodyReader, Payload
 from proxy.errors import UpstreamError
 from proxy.http1 import UNTIL_CLOSE, Request, Response
 from proxy.net.pool import Endpoint
@@ -157,7 +157,7 @@ class Copy:
         """A 101, which no copy asks for."""
         raise UpstreamError("protocol", "101 to a copy")
 
-    def response_head(self, response: Response, payload: bytes, reader: BodyReader) -> None:
+    def response_head(self, response: Response, payload: Payload, reader: BodyReader) -> None:
         """The final head, with what came of the body."""
         self._response = response
         endpoint = self._endpoint
@@ -165,7 +165,7 @@ class Copy:
             self._server.endpoint_answered(endpoint)
         self.response_body(payload, reader)
 
-    def response_body(self, payload: bytes, reader: BodyReader) -> None:
+    def response_body(self, payload: Payload, reader: BodyReader) -> None:
         """More of the body, or its end."""
         self._answered += len(payload)
         response, connection = self._response, self._upstream
@@ -186,6 +186,10 @@ class Copy:
         if self._endpoint is not None and (error.kind != "reset" or connection is None or connection.served == 1):
             self._server.endpoint_failed(self._endpoint, error)
         self._end(error.status, "failed")
+
+    def room(self) -> int:
+        """Nothing is passed on."""
+        return 0
 
     def upstream_full(self) -> None:
         """The kernel takes no more of the copy; what is left is bounded by the limit on bodies."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from proxy.body import LAST_CHUNK, BodyReader, body_reader, chunk
+from proxy.body import LAST_CHUNK, BodyReader, Payload, body_reader, chunk
 from proxy.errors import DownstreamError, ProxyError, UpstreamError
 from proxy.exchange import ANSWER, CONNECTING, FALL_BACK, LINGER, RELAYING, RETRY, TRUNCATE, Exchange
 from proxy.forward import SWITCH_LINES, framing_lines, passed_on, sent_id
@@ -342,7 +342,7 @@ class Relay:
         self._leave_endpoint()
         self._server.log_exchange(self, time.monotonic() - self._started)
 
-    def response_head(self, response: Response, payload: bytes, reader: BodyReader) -> None:
+    def response_head(self, response: Response, payload: Payload, reader: BodyReader) -> None:
         """The final head, with what came of the body."""
         client, request = self._client, self.request
         self.exchange.response_started()
@@ -358,7 +358,10 @@ class Relay:
         self.sent = len(payload)
         if self._length == CHUNKED:
             payload = self._chunks(payload, reader)
-        client.write(head + payload if payload else head)
+        if isinstance(payload, memoryview):
+            client.pass_on(head, payload)
+        else:
+            client.write(head + payload if payload else head)
         if reader.done:
             self._response_ended(reader)
             return
@@ -389,19 +392,25 @@ class Relay:
             return lines
         return lines + b"X-Request-Id: %b\r\n" % self.request_id
 
-    def response_body(self, payload: bytes, reader: BodyReader) -> None:
+    def room(self) -> int:
+        """Bytes that the client's kernel takes for certain, beyond a usual read."""
+        return self._client.room()
+
+    def response_body(self, payload: Payload, reader: BodyReader) -> None:
         """More of the body, or its end."""
         self.sent += len(payload)
         if self._length == CHUNKED:
             payload = self._chunks(payload, reader)
-        if payload:
+        if isinstance(payload, memoryview):
+            self._client.pass_on(b"", payload)
+        elif payload:
             self._client.write(payload)
         if reader.done:
             self._response_ended(reader)
         else:
             self._client.deadline = self._server.now + self._server.body_idle_s
 
-    def _chunks(self, payload: bytes, reader: BodyReader) -> bytes:
+    def _chunks(self, payload: Payload, reader: BodyReader) -> bytes:
         framed = chunk(payload) if payload else b""
         if not reader.done:
             return framed

@@ -52,6 +52,7 @@ BACKLOG = 4096  # uvloop listens again with 100 when it is not told
 QUEUE_S = 1.0  # for accepting what waits on a socket that is given up
 RESERVED_FILES = 64  # descriptors kept for upstreams' control, logs and the loop itself
 READ_BYTES = 65_536
+LONG_READ_BYTES = 262_144  # half the system calls of 128 KiB, and still within the second cache
 RETRY_SHARE = 0.1  # contract item 15
 RETRY_RESERVE = 10  # retries within a window however few the requests
 RETRY_WINDOW_S = 10  # as Finagle and Linkerd
@@ -71,7 +72,9 @@ class Server:
         most_body: Bytes that a request's body may have; 0: any number.
         most_buffered: Beyond which connections stop reading.
         now: Loop time at the end of the current sweep's interval: deadlines counted from it are never early.
-        read_buffer: Where every connection reads into; copied out before the loop goes on.
+        long_buffer: Where a service's answer is read into if its client takes more than a usual read at once.
+        read_buffer: Where every other read goes, the beginning of the same memory; copied out, or passed on, before the
+            loop goes on.
         starved: Upstream connections that wait until less is buffered.
         turnstile: Says when there is time for a handshake.
         wall_s: Unix seconds, at most one sweep old.
@@ -98,7 +101,8 @@ class Server:
         self.head_limits = HeadLimits(limits.header_block_bytes, limits.header_count, limits.target_bytes)
         self.heads = HeadMemo(self.head_limits)
         self.response_heads = ResponseMemo(self.head_limits)
-        self.read_buffer = memoryview(bytearray(min(READ_BYTES, limits.buffer_bytes)))
+        self.long_buffer = memoryview(bytearray(LONG_READ_BYTES))
+        self.read_buffer = self.long_buffer[: min(READ_BYTES, limits.buffer_bytes)]
         self.connections: set[Downstream | Arrival] = set()
         self.upstreams: set[Upstream] = set()
         self.starved: list[Upstream] = []

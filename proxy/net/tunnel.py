@@ -12,7 +12,7 @@ from proxy.net.upstream import HOLD_PEER
 from proxy.websocket import TO_CLIENT, TO_SERVICE, Frames
 
 if TYPE_CHECKING:
-    from proxy.body import BodyReader
+    from proxy.body import BodyReader, Payload
     from proxy.errors import ProxyError, UpstreamError
     from proxy.net.downstream import Downstream
     from proxy.net.relay import Relay
@@ -98,8 +98,13 @@ class Tunnel:
         else:
             self._end(failed=False, in_order=True)
 
-    def response_body(self, payload: bytes, reader: BodyReader) -> None:
+    def room(self) -> int:
+        """Messages are short."""
+        return 0
+
+    def response_body(self, payload: Payload, reader: BodyReader) -> None:
         """Bytes from the service, or their end."""
+        payload = bytes(payload)
         if payload:
             self._relay.sent += len(payload)
             self._said.feed(payload)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import socket
 import ssl
-import struct
-import termios
 from typing import TYPE_CHECKING, cast
 
-from proxy.body import COMPLETE, BodyReader, CloseBody, body_reader
+from proxy.body import COMPLETE, BodyReader, CloseBody, LengthBody, body_reader
 from proxy.errors import ProxyError, UpstreamError
 from proxy.http1 import Response, response_head_end
+from proxy.net.kernel import descriptor, untaken
 
 if TYPE_CHECKING:
     from proxy.net.mirror import Copy
@@ -25,17 +23,13 @@ NEVER = float("inf")
 # What the kernel did not take before the other side's reading stops. Small, because 10,000 connections may all have it;
 # not zero, because then uvloop writes each message at once instead of all of one turn of the loop together (1 us).
 UNSENT_BYTES = 2048
+LONG_BYTES = 16_384  # from here a copy costs more than what avoids it
+HEAD_BYTES = 4096  # enough for nearly all heads
 MAX_INTERIM = 16  # interim responses before one final; 103 comes once or twice
 
 # Why reading is paused; a connection reads again when no reason is left.
 HOLD_PEER = 1  # the client's side takes no more
 HOLD_BUDGET = 2  # all buffers of this worker together are over their limit
-
-
-def untaken(transport: asyncio.Transport) -> int:
-    """Bytes written that the other side's machine has not acknowledged, ours and the kernel's together."""
-    queued = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0" * 4)
-    return int(struct.unpack("i", queued)[0]) + transport.get_write_buffer_size()
 
 
 class Upstream(asyncio.BufferedProtocol):
@@ -49,8 +43,8 @@ class Upstream(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_buffered", "_holds", "_interims", "_left", "_method", "_pending", "_reader", "_scanned", "_server",
-        "_transport", "any_byte", "deadline", "endpoint", "is_full", "relay", "served",
+        "_buffered", "_holds", "_interims", "_is_long", "_left", "_method", "_pending", "_reader", "_scanned",
+        "_server", "_transport", "any_byte", "deadline", "endpoint", "is_full", "relay", "served",
     )  # fmt: skip
 
     def __init__(self, server: Server, endpoint: Endpoint) -> None:
@@ -63,6 +57,7 @@ class Upstream(asyncio.BufferedProtocol):
         self._holds = 0
         self._buffered = 0
         self._left = -1
+        self._is_long = False  # the answer under way, or else the last one
         self.is_full = False
         self._begin(b"")
 
@@ -159,7 +154,7 @@ class Upstream(asyncio.BufferedProtocol):
         if self._transport is None or self._transport.is_closing():
             return False
         try:
-            peek = socket.socket(fileno=self._transport.get_extra_info("socket").fileno())  # detached again below
+            peek = socket.socket(fileno=descriptor(self._transport))  # detached again below
         except OSError:
             return False
         try:
@@ -191,12 +186,18 @@ class Upstream(asyncio.BufferedProtocol):
         self._server.upstreams.add(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """The worker's one read buffer; its bytes are copied out before the loop reads again."""
-        return self._server.read_buffer
+        """The worker's one read buffer; its bytes are passed on or copied out before the loop reads again.
+
+        A read may bring more than `bufferBytes` if the client's kernel is sure to take what is above that.
+        """
+        server, relay = self._server, self.relay
+        if relay is None or not self._is_long:
+            return server.read_buffer
+        return server.long_buffer[: len(server.read_buffer) + relay.room()]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes of a response, or surplus."""
-        data = bytes(self._server.read_buffer[:nbytes])
+        data = self._server.long_buffer[:nbytes]
         relay = self.relay
         if relay is None:
             # Contract item 13: nothing may come while idle.
@@ -208,8 +209,8 @@ class Upstream(asyncio.BufferedProtocol):
         try:
             if self._reader is not None:
                 self._body(relay, self._reader, data)
-            else:
-                self._heads(relay, data)  # type: ignore[arg-type]  # a tunnel has a reader from its first byte
+            elif nbytes < LONG_BYTES or not self._long(relay, data):  # type: ignore[arg-type]  # as in the next line
+                self._heads(relay, bytes(data))  # type: ignore[arg-type]  # a tunnel has a reader from its first byte
         except UpstreamError as error:
             self._fail(error)
         if self._server.buffered > self._server.most_buffered and self.relay is not None:
@@ -242,10 +243,28 @@ class Upstream(asyncio.BufferedProtocol):
                 return
         self._pending = b""
         if len(data) == response.length:  # all of a short answer, as most are
+            self._is_long = False
             relay.response_head(response, data, COMPLETE)
             return
+        self._is_long = response.length >= LONG_BYTES
         reader = self._reader = body_reader(response.length, _broken, limits)
         relay.response_head(response, reader.feed(data) if data else b"", reader)
+
+    def _long(self, relay: Relay | Copy, data: memoryview) -> bool:
+        """A head and much of its body in one read: the body is passed on uncopied. All else is left to `_heads`."""
+        if self._pending:
+            return False
+        beginning = bytes(data[:HEAD_BYTES])
+        end = response_head_end(beginning, self._server.head_limits)
+        if not end:
+            return False
+        response = self._server.response_heads.parse(beginning[:end], self._method)
+        if response.status < 200 or response.length < LONG_BYTES:
+            return False
+        self._is_long = True
+        reader = self._reader = LengthBody(response.length, _broken)
+        relay.response_head(response, reader.view(data[end:]), reader)
+        return True
 
     def _interim(self, relay: Relay | Copy, response: Response) -> None:
         self._interims += 1
@@ -258,12 +277,16 @@ class Upstream(asyncio.BufferedProtocol):
         tunnel = relay.switched(response, self)
         self._pending = b""
         self._reader = CloseBody()
+        self._is_long = False
         tunnel.begin()
         if data and self.relay is tunnel:
             tunnel.response_body(data, self._reader)
 
-    def _body(self, relay: Relay | Copy | Tunnel, reader: BodyReader, data: bytes) -> None:
-        relay.response_body(reader.feed(data), reader)
+    def _body(self, relay: Relay | Copy | Tunnel, reader: BodyReader, data: memoryview) -> None:
+        if isinstance(reader, LengthBody) and len(data) >= LONG_BYTES:
+            relay.response_body(reader.view(data), reader)
+        else:
+            relay.response_body(reader.feed(bytes(data)), reader)
 
     def _fail(self, error: UpstreamError) -> None:
         """The response broke the protocol or ended early: this connection is never used again."""

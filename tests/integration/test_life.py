@@ -23,7 +23,7 @@ from tests.integration.programs import Answer, Client, RealProxy, backend, count
 
 pytestmark = pytest.mark.integration
 
-RELOADS = 20
+RELOADS = 10
 SLOW_S = 12.0  # several times what a reload takes on a busy machine
 GET = b"GET / HTTP/1.1\r\nHost: shop\r\nCookie: uid=1\r\nConnection: close\r\n\r\n"
 
@@ -437,17 +437,22 @@ async def test_many_signals_at_once_are_few_reloads_and_the_last_settings_hold(t
 
 async def test_sigterm_during_a_reload_is_not_lost(tmp_path: Path) -> None:
     """Whatever moment it meets: the proxy leaves in order, and answers what is under way."""
-    async with slow_service(1.0) as port:
+    async with slow_service(1.0) as port, asyncio.TaskGroup() as tasks:
         for moment in (0.0, 0.6, 1.0, 1.3, 1.6):
-            running = Life(tmp_path / str(moment), timeouts={"lameDuck": "0s", "drain": "10s"})
-            await running.start()
-            await running.put_plan(plan(port, port, 0))
-            running.hang_up()
-            await asyncio.sleep(moment)
-            request = asyncio.create_task(ask(running.port))
-            await asyncio.sleep(0.2)
-            assert await running.stop() == 0, running.program.log
-            assert (await request).status == 200
+            tasks.create_task(_leave_at(moment, port, tmp_path / str(moment)))
+
+
+async def _leave_at(moment: float, port: int, folder: Path) -> None:
+    """SIGTERM so many seconds, and a little, after SIGHUP."""
+    running = Life(folder, timeouts={"lameDuck": "0s", "drain": "10s"})
+    await running.start()
+    await running.put_plan(plan(port, port, 0))
+    running.hang_up()
+    await asyncio.sleep(moment)
+    request = asyncio.create_task(ask(running.port))
+    await asyncio.sleep(0.2)
+    assert await running.stop() == 0, running.program.log
+    assert (await request).status == 200
 
 
 async def test_a_killed_supervisor_is_replaced_by_a_start(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-GRACE_S = 1.0  # a closed transport lets its socket go in a later turn of the loop, a killed child is reaped by a thread
+# A closed transport lets its socket go in a later turn of the loop, a killed child is reaped by a thread; on a busy
+# machine both take their time.
+GRACE_S = 5.0
 
 
 def open_sockets() -> frozenset[str]:

@@ -3,7 +3,7 @@
 #   docker build -t cohort .
 #   docker build -t cohort --build-arg BUILDER=python:3.11-slim-bookworm --build-arg BASE=... .
 #
-# BUILDER needs Python with venv; BASE needs the same Python at the same path and nothing else, no shell either.
+# BUILDER needs Python with venv, and apt; BASE needs the same Python at the same path and nothing else, no shell either.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 ARG BUILDER=${BASE}
 
@@ -24,7 +24,14 @@ COPY pyproject.toml uv.lock hatch_build.py README.md LICENSE ./
 # Dependencies first: they change less often than the sources, and this layer is kept then. Compiled to bytecode here
 # because the root filesystem of a container is read-only.
 RUN /opt/uv/bin/uv sync --quiet --locked --no-dev --no-install-project --python "$(command -v python3)"
+# What compiles the modules that every request passes, in an environment of its own: nothing of it goes into the image.
+RUN apt-get update -qq && apt-get install -qq -y --no-install-recommends gcc libc6-dev >/dev/null && \
+    { test -e "$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" || \
+      apt-get install -qq -y --no-install-recommends python3-dev >/dev/null; }
+RUN UV_PROJECT_ENVIRONMENT=/opt/build /opt/uv/bin/uv sync --quiet --locked --no-default-groups --group build \
+    --no-install-project --python "$(command -v python3)"
 COPY proxy ./proxy
+RUN /opt/build/bin/python hatch_build.py
 COPY controller ./controller
 COPY loadtest ./loadtest
 COPY demo ./demo

@@ -110,7 +110,9 @@ def test_buildah_runs_the_command_as_a_user_without_capabilities(builder: Builde
     """The one container runtime at hand."""
     with builder.container(IMAGE) as name:
         run = ("run", *ISOLATION, "--cap-drop", "all", "--user", str(USER), name, "--")
-        assert builder(*run, "/opt/cohort/bin/cohort", "version").startswith(f"cohort {VERSION} ")
+        told = builder(*run, "/opt/cohort/bin/cohort", "version")
+        assert told.startswith(f"cohort {VERSION} ")
+        assert told.endswith(", compiled)")
         assert builder(*run, "id", "-u") == str(USER)
 
 

@@ -494,7 +494,7 @@ def test_a_decision_tells_itself_in_one_line() -> None:
 
 
 def test_a_plan_of_the_largest_size_compiles_and_decides() -> None:
-    """64 routes with 64 matches each, every kind of condition."""
+    """64 routes with 16 matches each, every kind of condition."""
     match = {
         "path": {"type": "RegularExpression", "value": "/a+"},
         "headers": [{"name": f"X-{n}", "type": "RegularExpression", "value": "(a|b)*"} for n in range(4)],
@@ -503,7 +503,7 @@ def test_a_plan_of_the_largest_size_compiles_and_decides() -> None:
         "clientNetworks": ["192.0.2.0/24"],
         "hostnames": ["*.example"],
     }
-    routes = [{"name": f"r{n}", "matches": [match] * 64, "arm": "canary"} for n in range(64)]
+    routes = [{"name": f"r{n}", "matches": [match] * 16, "arm": "canary"} for n in range(64)]
     chosen = splitter(routes=routes)
     assert decide(chosen, "/aaa", "X-0: a", "X-1: b", "X-2: ab").reason == "split"
     assert plan(routes=routes).routes[63].name == "r63"

@@ -18,11 +18,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tests.bench import kinds, results
-from tests.bench.peers import PEERS, Cohort, Peer
+from tests.bench.peers import PEERS, Cohort, Direct, Peer
 from tests.bench.process import OTHER_CORE, PROXY_CORE, raise_descriptors
 from tests.bench.stage import Entrant, Running, Stage
 from tests.bench.tables import print_bounds, print_results
-from tests.bench.workload import WORKLOADS, Workload
+from tests.bench.workload import WORKLOADS, Variant, Workload
 
 START_S = 1.5  # of a peer, with the check of what it does
 
@@ -65,12 +65,12 @@ def _shortened(workload: Workload, options: argparse.Namespace) -> Workload:
 
 def _entrants(workload: Workload, peers: list[Peer]) -> tuple[list[Entrant], dict[str, str]]:
     """Who is measured, and who is not for which reason."""
-    found, left_out = [], {}
+    found = [Entrant(Direct(), Variant())] if kinds.KINDS[workload.kind].has_direct else []
+    left_out: dict[str, str] = {}
     for peer in peers:
         if workload.only and peer.name not in workload.only:
             continue
-        needs = dict.fromkeys([*workload.needs, *(need for variant in workload.variants for need in variant.needs)])
-        if reasons := [reason for need in needs if (reason := peer.lacks(need))]:
+        if reasons := [reason for need in workload.needs if (reason := peer.lacks(need))]:
             left_out[peer.name] = reasons[0]
         else:
             found += [Entrant(peer, variant) for variant in workload.variants]
@@ -107,7 +107,7 @@ def _measure(workload: Workload, peers: list[Peer], commit: str, save: bool) -> 
             for name, one in ready.items():
                 if name not in failed:
                     with _noted(failed, name):
-                        figures = kind.measure(stage, one, kinds.Round(number, workload.seconds))
+                        figures = kind.measure(stage, one, kinds.Round(number, workload.seconds, prepared))
                         measurements.append(results.Measurement(number, name, figures))
             print(f"  round {number} of {workload.rounds}, {time.strftime('%H:%M:%S')}", flush=True)
     facts = {

@@ -121,17 +121,22 @@ def _section(document: dict[str, Any], has_where: bool) -> str:
         heads += [FIGURES[name].label, *(["it : the first" if variants else f"{SUBJECT} : it"] if has_ratio else [])]
     rows = [_cells(entrant, summary, columns) for entrant in summary["figures"][next(iter(columns))]]
     left_out = [f"- Left out: {peer}, which {reason}." for peer, reason in document["left_out"].items()]
-    parts = [f"## {document['name']}", workload["about"] + " " + _parameters(workload)]
+    parts = [f"## {document['name']}", workload["about"] + " " + _parameters(workload, document["prepared"])]
     parts += [_where(document)] if has_where else []
     parts += [f"![{document['name']}](performance/{document['name']}.svg)", _table(heads, rows)]
     parts += ["\n".join(left_out)] if left_out else []
     return "\n\n".join(parts) + "\n"
 
 
-def _parameters(workload: dict[str, Any]) -> str:
+def _parameters(workload: dict[str, Any], prepared: dict[str, Any]) -> str:
+    if workload["kind"] == "memory":
+        return (
+            f"{prepared['connections']:,} of them; {workload['rounds']} rounds, each with a peer that has just started."
+        )
+    rate = f"{prepared['rate']:,} requests a second, " if "rate" in prepared else ""
     return (
-        f"{workload['connections']:,} connections, {workload['users']:,} users, {workload['canary_percent']} % of them "
-        f"on the canary; {workload['rounds']} rounds of {workload['seconds']} s."
+        f"{rate}{workload['connections']:,} connections, {workload['users']:,} users, {workload['canary_percent']} % "
+        f"of them on the canary; {workload['rounds']} rounds of {workload['seconds']} s."
     )
 
 
@@ -177,7 +182,8 @@ def _commands(documents: dict[str, dict[str, Any]]) -> str:
     for document in documents.values():
         commands = document["commands"] | commands
         versions = document["versions"] | versions
-    lines = [f"- {versions.get(name.partition(',')[0], '')}: `{command}`" for name, command in commands.items()]
+    named = {name: versions.get(name.partition(",")[0], "") for name in commands}
+    lines = [f"- {version}: `{commands[name]}`" for name, version in named.items() if version]
     return "## The programs\n\n" + "\n".join(lines) + "\n"
 
 

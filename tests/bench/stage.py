@@ -54,6 +54,7 @@ class Stage:
     status_port: int = 0
     tls: tuple[Path, Path] | None = None
     client_tls: ssl.SSLContext | None = None
+    started: int = 0
 
     def open(self) -> None:
         """Start the backends and wait until they answer."""
@@ -90,9 +91,11 @@ class Stage:
         Args:
             stack: Ends it; the stage's own if not given.
         """
-        home = self.home(f"{entrant.name.replace(', ', '-').replace(' ', '-')}")
+        home = self.home(f"{entrant.name.replace(', ', '-').replace(' ', '-')}-{self.started}")
+        self.started += 1
         peer, workload = entrant.peer, self.workload
-        job = Job(home, free_port(), self.ports, workload.canary_percent, tls=self.tls)
+        port = self.ports["stable"] if peer.lacks("port") else free_port()
+        job = Job(home, port, self.ports, workload.canary_percent, tls=self.tls)
         job = replace(job, **{"connections": max(1024, workload.connections), **entrant.variant.changes})
         argv = peer.command(job)
         cores = f"{PROXY_CORE},{OTHER_CORE}" if job.workers > 1 else str(PROXY_CORE)

@@ -34,7 +34,7 @@ def print_results(workload: Workload, summary: dict[str, Any], left_out: dict[st
             if has_ratio:
                 cells.append(_spread("{:.2f}".format, ratio_of(summary, entrant).get(name)))
         table.add_row(*cells)
-    Console(width=140).print(table)
+    Console(width=190).print(table)
     for peer, reason in left_out.items():
         print(f"  left out: {peer} {reason}")
 

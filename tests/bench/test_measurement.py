@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.bench.change import changes
+from tests.bench.client import WrongAnswerError, check
+from tests.bench.idle import waiting
+from tests.bench.peers import PEERS
+from tests.bench.stage import Entrant, Stage
 from tests.bench.workload import WORKLOADS, user_id
 from tests.support.require import require
 
@@ -24,6 +32,43 @@ def test_a_short_measurement_runs_to_its_end() -> None:
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "left out: relay passes on bytes" in done.stdout
+
+
+def test_a_measured_change_is_seen_by_its_prober(tmp_path: Path) -> None:
+    """The share goes up, down and to nothing; each time the prober sees the last answer of before."""
+    require("nginx")
+    with contextlib.ExitStack() as stack:
+        stage = Stage(WORKLOADS["change"], tmp_path, stack)
+        stage.open()
+        running = stage.start(Entrant(PEERS["cohort"], stage.workload.variants[0]))
+        times = changes(running.door, running.peer, running.job, running.pid)
+        assert 0 <= times["change_ms"] <= times["slowest_ms"]
+        assert times["abort_ms"] >= 0
+        check(running.door)
+
+
+def test_waiting_connections_are_held_to_the_end(tmp_path: Path) -> None:
+    """A proxy that closes idle connections would look as if they cost nothing."""
+    require("nginx")
+    with contextlib.ExitStack() as stack:
+        stage = Stage(WORKLOADS["idle-1000"], tmp_path, stack)
+        stage.open()
+        with waiting(stage.direct, 20) as sockets:
+            assert len(sockets) == 20
+        with pytest.raises(WrongAnswerError, match="closed"), waiting(stage.direct, 20) as sockets:
+            sockets[7].shutdown(socket.SHUT_RDWR)
+
+
+def test_echoes_are_compared(tmp_path: Path) -> None:
+    """The client of the WebSocket workload with its service, nothing between them."""
+    with contextlib.ExitStack() as stack:
+        stage = Stage(WORKLOADS["websocket"], tmp_path, stack)
+        stage.open()
+        argv = [sys.executable, "-m", "tests.bench.programs.echo_client", str(stage.ports["stable"]), "4", "0.5"]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        said = json.loads(done.stdout)
+        assert said["faults"] == []
+        assert stage.counts().requests > said["messages"] > 0
 
 
 def test_the_request_has_nine_fields_and_its_user() -> None:

@@ -28,12 +28,10 @@ class Variant:
     Attributes:
         label: Added to the peer's name; empty for the first.
         changes: Fields of its `Job`.
-        needs: What `Peer.lacks` is asked for.
     """
 
     label: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class Workload:
         connections: Kept alive by the generator.
         users: Distinct ids, sent in turn.
         canary_percent: The share of users that the peer must send to the second backend.
-        needs: What a peer must not lack, beside what a variant needs.
+        needs: What `Peer.lacks` is asked for; who lacks one of these is left out.
         only: Peers that are measured; empty: all.
         rounds, seconds: If nobody says otherwise.
     """
@@ -155,4 +153,60 @@ _PLAIN = (
         needs=("tls",),
     ),
 )
-WORKLOADS = {workload.name: workload for workload in (_SAME, _NEW, *_PLAIN)}
+_IDLE = "connections that have each had one answer and wait: the memory that they add to a proxy that has warmed up."
+_OTHER = (
+    Workload(
+        "latency",
+        "The small GET at a fixed rate, the same for all: half of what cohort takes, at most 6,000 a second. An open "
+        "loop by oha, as one user, whose times count from when a request should have been sent (coordinated omission).",
+        kind="latency",
+        seconds=4,
+    ),
+    Workload("idle-1000", f"1,000 {_IDLE}", kind="memory", connections=1_000, needs=("idle",)),
+    Workload(
+        "idle-10000",
+        f"As many as may be open, up to 10,000 {_IDLE}",
+        kind="memory",
+        connections=10_000,
+        needs=("idle",),
+        rounds=2,
+    ),
+    Workload(
+        "websocket",
+        "Messages of 64 bytes to an echo service and back over WebSocket connections; a request is one both ways.",
+        kind="echo",
+        answer_bytes=4096,
+        is_streamed=True,
+        variants=(Variant(changes={"upgrades": True}),),
+    ),
+    Workload(
+        "change",
+        "Everybody to the canary and back, twice, then nobody (for cohort an abort), by each proxy's own means under a "
+        "load of small GETs: from the command to the last request that is answered as before, of one every few ms.",
+        kind="change",
+        needs=("change",),
+        variants=(Variant(changes={"is_changed": True}),),
+        seconds=6,
+    ),
+    Workload(
+        "workers",
+        "The small GET with one worker and with two. The second one runs on the core of generator and services, so "
+        "that what a request costs says more than how many there are.",
+        variants=(Variant(), Variant(", 2 workers", {"workers": 2})),
+        needs=("workers",),
+    ),
+    Workload(
+        "access-log",
+        "The small GET without and with a line of the access log for each, written to a file.",
+        variants=(Variant(), Variant(", access log", {"has_log": True})),
+        only=("cohort", "nginx"),
+        rounds=5,
+    ),
+    Workload(
+        "compiled",
+        "The small GET with the modules that `make compiled` makes, and with the same sources run as Python.",
+        variants=(Variant(), Variant(", not compiled", {"is_compiled": False})),
+        only=("cohort",),
+    ),
+)
+WORKLOADS = {workload.name: workload for workload in (_SAME, _NEW, *_PLAIN, *_OTHER)}

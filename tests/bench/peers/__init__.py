@@ -6,10 +6,10 @@ from tests.bench.peers.envoy import Envoy
 from tests.bench.peers.haproxy import Haproxy
 from tests.bench.peers.job import Job, Peer
 from tests.bench.peers.nginx import Nginx
-from tests.bench.peers.python import AiohttpProxy, Relay
+from tests.bench.peers.python import AiohttpProxy, Direct, Relay
 
 PEERS: dict[str, Peer] = {
     peer.name: peer for peer in (Cohort(), Nginx(), Haproxy(), Envoy(), Caddy(), AiohttpProxy(), Relay())
 }
 
-__all__ = ["PEERS", "Cohort", "Job", "Peer"]
+__all__ = ["PEERS", "Cohort", "Direct", "Job", "Peer"]

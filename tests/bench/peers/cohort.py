@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import importlib.metadata
 import json
 import socket
 from pathlib import Path
 from typing import Any
 
-from tests.bench.peers.job import VENV, Job
+from tests.bench.peers.job import VENV, Job, first_line
 
 
 class Cohort:
@@ -19,10 +18,11 @@ class Cohort:
         self.name = name
         self._folder = checkout / ".venv/bin" if checkout else VENV
         self._generation = 1
+        self._abort_id = ""
 
     def version(self) -> str:
         """As it is installed."""
-        return "cohort/" + importlib.metadata.version("cohort-proxy")
+        return first_line([str(self._folder / "cohort"), "version"])
 
     def lacks(self, need: str) -> str:
         """Nothing."""
@@ -52,17 +52,21 @@ class Cohort:
     def change(self, job: Job, pid: int, canary_percent: int) -> None:
         """Another plan; a share of nothing is an abort, which the next plan lifts."""
         if not canary_percent:
-            self._ask(job, "POST", "/abort", {"by": "bench", "id": "abad1dea"})
+            self._abort_id = f"{self._generation:08x}"
+            self._ask(job, "POST", "/abort", {"by": "bench", "id": self._abort_id})
             return
         self._generation += 1
-        self._ask(job, "PUT", "/plan", _plan(job, canary_percent, self._generation) | {"lifts": ["abad1dea"]})
+        lifts = {"lifts": [self._abort_id]} if self._abort_id else {}
+        self._ask(job, "PUT", "/plan", _plan(job, canary_percent, self._generation) | lifts)
 
     def _ask(self, job: Job, method: str, path: str, document: dict[str, Any]) -> None:
         connection = http.client.HTTPConnection("localhost", timeout=20)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.connect(str(job.folder / "admin.sock"))
         try:
-            connection.request(method, path, json.dumps(document), {"Content-Type": "application/json"})
+            connection.request(
+                method, path, json.dumps(document), {"Content-Type": "application/json", "If-Match": "*"}
+            )
             answer = connection.getresponse()
             if answer.status >= 300:
                 raise RuntimeError(f"cohort: {answer.status} {answer.read().decode()}")

@@ -52,7 +52,7 @@ class Peer(Protocol):
         """As the program says it."""
 
     def lacks(self, need: str) -> str:
-        """Why it has not one of ``split``, ``tls``, ``log``, ``change`` and ``workers``; empty if it has."""
+        """Why it cannot do one of ``split tls log change workers idle port``; empty if it can."""
 
     def command(self, job: Job) -> list[str]:
         """Write the configuration and return the command line that serves it in the foreground."""

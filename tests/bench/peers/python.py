@@ -52,6 +52,7 @@ class Relay:
             "change": "has nothing to change",
             "workers": "is one process",
             "log": "sees no requests",
+            "idle": "holds a connection to the service for each client's",
         }
         return reasons.get(need, "")
 
@@ -59,6 +60,28 @@ class Relay:
         """Everything on the command line."""
         port = str(job.backends["stable"])
         return [sys.executable, "-m", "tests.bench.programs.relay", str(job.port), port]
+
+    def change(self, job: Job, pid: int, canary_percent: int) -> None:
+        """Not asked for."""
+        raise NotImplementedError(self.lacks("change"))
+
+
+class Direct:
+    """No proxy: the generator asks the first backend itself."""
+
+    name = "no proxy"
+
+    def version(self) -> str:
+        """None."""
+        return ""
+
+    def lacks(self, need: str) -> str:
+        """Everything."""
+        return "is no proxy"
+
+    def command(self, job: Job) -> list[str]:
+        """A process that does nothing."""
+        return ["sleep", "infinity"]
 
     def change(self, job: Job, pid: int, canary_percent: int) -> None:
         """Not asked for."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kube.pods.api import Api
-from tests.kube.pods.gateway import RELAY_PORT, Relay
+from tests.kube.pods.gateway import CUT, RELAY_PORT, RENEW, Relay
 from tests.kube.pods.logs import serve_logs
 from tests.kube.pods.network import BRIDGE, Network
 from tests.kube.pods.node import Node
@@ -47,12 +47,16 @@ async def _serve(settings: dict[str, Any], network: Network, logs: socket.socket
     api = Api(f"https://{BRIDGE}:{RELAY_PORT}", tls)
     node = Node(folder, api, network)
 
+    relay = Relay("127.0.0.1", settings["port"], outside)
+    asyncio.get_running_loop().add_signal_handler(CUT, relay.cut)
+    asyncio.get_running_loop().add_signal_handler(RENEW, node.renew_tokens)
+
     def ready() -> None:
         (folder / "ready").write_text(network.run)
 
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(Relay("127.0.0.1", settings["port"], outside).serve())
+            group.create_task(relay.serve())
             group.create_task(serve_logs(node, logs, settings))
             group.create_task(node.run(logs.getsockname()[1], ready))
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +24,7 @@ from tests.kube.pods.services import CHAIN, ZONE, Record, answer
 RELAY_PORT = 6443
 DNS_PORT = 53
 TTL_S = 5  # as the kubernetes plugin of CoreDNS
+CUT, RENEW = signal.SIGUSR1, signal.SIGUSR2  # what tests ask of the runner
 CHUNK_BYTES = 65_536
 Zone = Callable[[], Iterable[Record]]
 
@@ -33,6 +35,13 @@ class Relay:
     def __init__(self, host: str, port: int, outside: ThreadPoolExecutor) -> None:
         self._target = host, port
         self._outside = outside  # its thread is still in that namespace, and so are sockets that it makes
+        self._connections: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> None:
+        """Reset every connection of a Pod, as a load balancer that is restarted does; the runner's own stay."""
+        for writer in self._connections:
+            if writer.get_extra_info("peername")[0] != BRIDGE:
+                writer.transport.abort()
 
     async def serve(self) -> None:
         """For ever."""
@@ -43,6 +52,7 @@ class Relay:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
         there: asyncio.StreamWriter | None = None
+        self._connections.add(writer)
         try:
             made = await loop.run_in_executor(self._outside, _nonblocking)
             await loop.sock_connect(made, self._target)
@@ -53,6 +63,7 @@ class Relay:
         except* OSError:
             pass
         finally:
+            self._connections.discard(writer)
             writer.transport.abort()
             if there:
                 there.transport.abort()

@@ -146,6 +146,11 @@ class Node:
             self._ended.add(uid)  # its own last status is still to come back
             del self.pods[uid], self._tasks[uid]
 
+    def renew_tokens(self) -> None:
+        """Give every Pod new tokens."""
+        for pod in self.pods.values():
+            pod.renew_tokens()
+
     def log(self, namespace: str, name: str, container: str, previous: bool) -> Path | None:
         """The file of a container's output, of the newest Pod of that name; None if there is no such container."""
         for pod in reversed(self._named(namespace, name)):

@@ -77,6 +77,12 @@ class Pod:
         if hasattr(self, "volumes") and (group, name) in self.volumes.refers:
             self._files.set()
 
+    def renew_tokens(self) -> None:
+        """Write new tokens now."""
+        if hasattr(self, "volumes"):
+            self.volumes.renew_tokens()
+            self._files.set()
+
     def changed(self) -> None:
         """Its status is to be written."""
         self._dirty.set()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import aiohttp
 
 from tests.kube.cluster import Cluster
+from tests.kube.pods.gateway import CUT, RELAY_PORT, RENEW
 from tests.kube.pods.images import IMAGES, Image
 from tests.kube.pods.network import NAMESPACES, within
 
@@ -93,6 +95,26 @@ class PodRunner:
     def output(self, namespace: str, pod: str, container: str = "") -> str:
         """All that a container has written since it was started last."""
         return self._cluster.kubectl("logs", "-n", namespace, pod, *(("-c", container) if container else ()))
+
+    # -- faults
+
+    def cut(self) -> None:
+        """Reset all connections of pods to the API server; those that they begin then are served."""
+        self._cluster.keeper.send(NAME, CUT)
+
+    def renew_tokens(self) -> None:
+        """Give every Pod new tokens within a moment, as it gets them when the old ones are about to expire."""
+        self._cluster.keeper.send(NAME, RENEW)
+
+    @contextlib.contextmanager
+    def isolated(self, address: str) -> Iterator[None]:
+        """While the block runs, what a Pod sends to the API server is lost: nothing is refused, nothing answered."""
+        rule = ("INPUT", "-s", address, "-p", "tcp", "--dport", str(RELAY_PORT), "-j", "DROP")
+        self.run("iptables", "-I", *rule, check=True)
+        try:
+            yield
+        finally:
+            self.run("iptables", "-D", *rule, check=True)
 
     # -- inside its network
 

@@ -382,3 +382,80 @@ def test_pods_live_on_while_the_api_server_is_down(space: Space) -> None:
     path = f"/api/v1/namespaces/{space.name}/pods"
     space.cluster.until(lambda: _restarted(space.cluster.call("GET", path)["items"][0], 1))
     space.kubectl("wait", "--for=condition=Ready", "pod", "-l", "app=server", "--timeout=120s")
+
+
+WATCHER = """
+import json, ssl, time, urllib.request as u
+folder = '/var/run/secrets/kubernetes.io/serviceaccount/'
+tls = ssl.create_default_context(cafile=folder + 'ca.crt')
+while True:
+    fields = {'Authorization': 'Bearer ' + open(folder + 'token').read()}
+    request = u.Request('https://kubernetes.default.svc/api/v1/namespaces?watch=1', headers=fields)
+    try:
+        with u.urlopen(request, context=tls, timeout=2) as answer:
+            while answer.readline():
+                print('event', flush=True)
+        print('end', flush=True)
+    except OSError as error:
+        reason = getattr(error, 'reason', error)  # of a time-out while connecting; an answer has its status
+        print(getattr(error, 'code', type(reason).__name__), flush=True)
+    time.sleep(0.2)
+"""
+
+
+def watcher(space: Space) -> str:
+    """A Pod that watches namespaces and tells how each of its connections fares; its address."""
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": space.name}}
+    rules = [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["watch"]}]
+    subject = {"kind": "ServiceAccount", "name": "watcher", "namespace": space.name}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": space.name}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "watcher"}}
+    space.apply(
+        role | {"kind": "ClusterRole", "rules": rules},
+        role | {"kind": "ClusterRoleBinding", "roleRef": reference, "subjects": [subject]},
+        account,
+    )
+    pod = script("watcher", 'exec python -c "$TEXT"', serviceAccountName="watcher")
+    pod["spec"]["containers"][0]["env"] = [{"name": "TEXT", "value": WATCHER}]
+    space.apply(pod)
+    space.cluster.until(lambda: "event" in space.output("watcher"))
+    return str(space.pod("watcher")["status"]["podIP"])
+
+
+@pytest.fixture
+def watching(space: Space) -> Iterator[str]:
+    yield watcher(space)
+    space.kubectl("delete", "clusterrole,clusterrolebinding", space.name)
+
+
+def said(space: Space, word: str) -> bool:
+    """Whether the watcher says this from now on."""
+    before = len(space.output("watcher"))
+    return bool(space.cluster.until(lambda: word in space.output("watcher")[before:]))
+
+
+@pytest.mark.usefixtures("watching")
+def test_connections_to_the_api_server_can_be_cut(space: Space) -> None:
+    """Every Pod's; the next ones are served."""
+    before = space.output("watcher").count("event")
+    space.pods.cut()
+    space.cluster.until(lambda: space.output("watcher").count("event") > before)
+
+
+def test_a_pod_can_be_isolated_from_the_api_server(space: Space, watching: str) -> None:
+    """It is answered nothing, and goes on when that is over."""
+    with space.pods.isolated(watching):
+        space.pods.cut()
+        assert said(space, "TimeoutError")
+    assert said(space, "event")
+
+
+@pytest.mark.usefixtures("watching")
+def test_a_token_that_is_no_longer_good_is_replaced_in_its_file(space: Space) -> None:
+    """Its account is made anew, so that the token is nobody's; then a new one is written."""
+    space.kubectl("delete", "serviceaccount", "watcher")
+    space.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "watcher"}})
+    space.pods.cut()
+    assert said(space, "401")
+    space.pods.renew_tokens()
+    assert said(space, "event")

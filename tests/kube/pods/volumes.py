@@ -38,6 +38,10 @@ class Volumes:
         self._tokens: dict[str, tuple[str, float]] = {}
         self.refers: set[tuple[str, str]] = set()
 
+    def renew_tokens(self) -> None:
+        """Write new tokens at the next time, as if those that there are were about to expire."""
+        self._tokens.clear()
+
     async def render(self, pod: Document) -> None:
         """Write what is new since the last time.
 
@@ -102,7 +106,8 @@ class Volumes:
         files: Files = {}
         for one in source["sources"]:
             if "serviceAccountToken" in one:
-                files[one["serviceAccountToken"]["path"]] = await self._token(one["serviceAccountToken"]), 0o600
+                mode = None if self._group is None and self._owner() is None else 0o600
+                files[one["serviceAccountToken"]["path"]] = await self._token(one["serviceAccountToken"]), mode
             elif "downwardAPI" in one:
                 files |= downward(self._pod, one["downwardAPI"]["items"])
             elif "configMap" in one:
@@ -134,13 +139,13 @@ class Volumes:
         group = (self._pod["spec"].get("securityContext") or {}).get("fsGroup")
         return None if group is None else int(group)
 
-    def _owner(self) -> int:
-        """Who owns files of mode 0600: the one user of all containers, else root."""
+    def _owner(self) -> int | None:
+        """The one user that all containers name, who gets files that only their owner may read."""
         spec = self._pod["spec"]
         users = {(one.get("securityContext") or {}).get("runAsUser") for one in spec["containers"]} - {None}
         users = users or {(spec.get("securityContext") or {}).get("runAsUser")}
         (user,) = users if len(users) == 1 else (None,)
-        return int(user or 0)
+        return None if user is None else int(user)
 
     def _write(self, folder: Path, files: Mapping[str, tuple[bytes, int | None]], mode: int) -> None:
         """Make a new version, show it, remove the one before."""
@@ -165,7 +170,7 @@ class Volumes:
             os.chown(path, 0, self._group)
             mode |= (mode & 0o400) >> 3
         elif mode & 0o077 == 0:
-            os.chown(path, self._owner(), -1)
+            os.chown(path, self._owner() or 0, -1)
         path.chmod(mode)
 
     @staticmethod

@@ -12,6 +12,7 @@ import pytest
 from tests.kube.cluster import PROGRAMS, Cluster
 from tests.kube.pods.session import PROGRAMS as RUNNER_PROGRAMS
 from tests.kube.pods.session import PodRunner, is_root
+from tests.kube.pods.space import Space
 from tests.kube.tools import find
 from tests.support.require import require
 
@@ -34,7 +35,7 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.close()
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +73,10 @@ def definitions(cluster: Cluster) -> Cluster:
     cluster.kubectl("apply", "--server-side", "-f", str(DEFINITIONS))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(DEFINITIONS))
     return cluster
+
+
+@pytest.fixture
+def space(cluster: Cluster, pods: PodRunner, restricted: str) -> Iterator[Space]:
+    """A `restricted` namespace with pods that run; fails if the runner itself had a fault."""
+    yield Space(cluster, pods, restricted)
+    assert "Traceback" not in pods.log, pods.log

@@ -275,7 +275,9 @@ class Container:
         finally:
             os.close(heard)
         self.pid = int(said) if said else None
-        (log.parent / "pid").write_text(said.decode())
+        draft = log.parent / "pid.draft"  # for those who look from outside
+        draft.write_text(str(self.pid or 0))
+        draft.rename(log.parent / "pid")
         self._begun = now()
         self._change({"running": {"startedAt": self._begun}})
 

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,6 +26,7 @@ RELAY_PORT = 6443
 DNS_PORT = 53
 TTL_S = 5  # as the kubernetes plugin of CoreDNS
 CUT, RENEW = signal.SIGUSR1, signal.SIGUSR2  # what tests ask of the runner
+RESTORE_S = 0.1
 CHUNK_BYTES = 65_536
 Zone = Callable[[], Iterable[Record]]
 
@@ -171,7 +173,11 @@ def write_rules(text: str) -> None:
 
 
 def _restore(text: str) -> None:
-    subprocess.run(["iptables-restore", "--noflush"], input=text, text=True, check=True)
+    """Again if somebody else changed the tables in between."""
+    for last in (False, False, False, True):
+        if subprocess.run(["iptables-restore", "--noflush"], input=text, text=True, check=last).returncode == 0:
+            return
+        time.sleep(RESTORE_S)
 
 
 def kubernetes_slice() -> Mapping[str, Any]:

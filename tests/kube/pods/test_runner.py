@@ -15,112 +15,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.kube.cluster import Cluster
 from tests.kube.pods.images import Image
-from tests.kube.pods.session import LOCKED, UNPRIVILEGED, PodRunner, manifest
-
-PORT = 8080
-SERVER = f"""
-import asyncio, os, signal, sys
-from aiohttp import web
-
-async def hello(request):
-    return web.Response(text=os.environ["VERSION"])
-
-async def serve():
-    ending = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ending.set)
-    app = web.Application()
-    app.router.add_get("/", hello)
-    runner = web.AppRunner(app, shutdown_timeout=20)
-    await runner.setup()
-    await web.TCPSite(runner, "0.0.0.0", {PORT}).start()
-    print("serving", flush=True)
-    await ending.wait()
-    print("ending", flush=True)
-    await runner.cleanup()
-
-asyncio.run(serve())
-"""
-READY = {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5}
-PORTS = [{"name": "http", "containerPort": PORT}]
-ONCE = {"restartPolicy": "Never"}
-
-
-def server(version: str, replicas: int = 2) -> dict[str, Any]:
-    """A Deployment of a small server that tells its version, and leaves endpoints time to forget it."""
-    container = {
-        "ports": PORTS,
-        "env": [{"name": "VERSION", "value": version}],
-        "readinessProbe": READY,
-        "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
-    }
-    return manifest("server", ["python", "-c", SERVER], replicas=replicas, container=container)
-
-
-def service(name: str = "server", **spec: Any) -> dict[str, Any]:
-    """A Service of port 80 for it."""
-    ports = [{"name": "web", "port": 80, "targetPort": "http"}]
-    document = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}}
-    return document | {"spec": {"selector": {"app": "server"}, "ports": ports} | spec}
-
-
-def script(name: str, text: str, **pod: Any) -> dict[str, Any]:
-    """A bare Pod whose one container runs a shell script."""
-    container = {"name": "main", "image": "python", "command": ["sh", "-c", text], "securityContext": LOCKED}
-    metadata = {"name": name, "labels": {"app": name}}
-    spec = {"securityContext": UNPRIVILEGED, "containers": [container]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec | pod}
-
-
-class Space:
-    """A namespace of a test, and what tests ask about it."""
-
-    def __init__(self, cluster: Cluster, pods: PodRunner, name: str) -> None:
-        self.cluster, self.pods, self.name = cluster, pods, name
-
-    def apply(self, *documents: dict[str, Any]) -> None:
-        self.cluster.apply(*documents, namespace=self.name)
-
-    def pod(self, name: str) -> Any:
-        return self.cluster.call("GET", f"/api/v1/namespaces/{self.name}/pods/{name}")
-
-    def until(self, name: str, phase: str) -> Any:
-        """Wait until a Pod has a phase."""
-
-        def look() -> Any:
-            pod = self.pod(name)
-            return pod if pod["status"]["phase"] == phase else None
-
-        try:
-            return self.cluster.until(look)
-        except AssertionError as error:
-            raise AssertionError(f"{self.pod(name)['status']}\n{self.pods.log}") from error
-
-    def output(self, name: str, container: str = "") -> str:
-        return self.pods.output(self.name, name, container)
-
-    def kubectl(self, *args: str) -> str:
-        return self.cluster.kubectl("-n", self.name, *args)
-
-    def endpoints(self) -> set[str]:
-        """Addresses that are ready, of all slices."""
-        slices = self.cluster.call("GET", f"/apis/discovery.k8s.io/v1/namespaces/{self.name}/endpointslices")["items"]
-        found = [one for item in slices for one in item["endpoints"] or () if one["conditions"]["ready"]]
-        return {one["addresses"][0] for one in found}
-
-
-@pytest.fixture
-def space(cluster: Cluster, pods: PodRunner, restricted: str) -> Iterator[Space]:
-    yield Space(cluster, pods, restricted)
-    assert "Traceback" not in pods.log, pods.log
+from tests.kube.pods.session import LOCKED, UNPRIVILEGED
+from tests.kube.pods.space import ONCE, PORT, Space, script, server, service
 
 
 async def test_a_rolling_update_replaces_every_pod_without_a_failed_request(space: Space) -> None:
     """Ready pods are in EndpointSlices; one that ends leaves them, and serves on while its preStop sleeps."""
     space.apply(server("one"), service())
     await asyncio.to_thread(space.kubectl, "rollout", "status", "deployment/server", "--timeout=120s")
-    assert len(await asyncio.to_thread(space.endpoints)) == 2
+    assert len(await asyncio.to_thread(space.endpoints, "server")) == 2
     seen: list[str] = []
     load = asyncio.create_task(_load(space, seen))
     await asyncio.to_thread(space.apply, server("two"))
@@ -138,7 +42,7 @@ async def _load(space: Space, seen: list[str]) -> None:
     """Ask the ready endpoints as they are known at the moment, one after the other; every answer must be a 200."""
     async with aiohttp.ClientSession(connector=space.pods.connector(force_close=True)) as session:
         while True:
-            for address in await asyncio.to_thread(space.endpoints):
+            for address in await asyncio.to_thread(space.endpoints, "server"):
                 async with session.get(f"http://{address}:{PORT}/") as answer:
                     assert answer.status == 200
                     seen.append(await answer.text())
@@ -151,7 +55,7 @@ def _names(space: Space) -> list[str]:
 
 def test_a_service_is_reached_by_name_and_by_address_from_a_pod(space: Space) -> None:
     """One with an address of its own, and a headless one whose name is the pods' addresses."""
-    space.apply(server("one"), service(), service("headless", clusterIP="None"))
+    space.apply(server("one"), service(), service("headless", clusterIP="None", selector={"app": "server"}))
     space.kubectl("rollout", "status", "deployment/server", "--timeout=120s")
     text = (
         "import os, socket, urllib.request as u\n"
@@ -165,7 +69,7 @@ def test_a_service_is_reached_by_name_and_by_address_from_a_pod(space: Space) ->
     pod["spec"]["containers"][0]["env"] = [{"name": "TEXT", "value": text}, {"name": "SPACE", "value": space.name}]
     space.apply(pod)
     space.until("client", "Succeeded")
-    assert space.output("client").splitlines() == ["one one", str(sorted(space.endpoints())), "True"]
+    assert space.output("client").splitlines() == ["one one", str(sorted(space.endpoints("server"))), "True"]
 
 
 def test_a_service_without_endpoints_refuses_connections(space: Space) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 PROFILES = (
     "base", "trusted", "split", "sticky", "opt_in", "limits", "retry", "hosts", "noroute", "rules", "mirror", "h2",
 )  # fmt: skip
@@ -192,7 +193,7 @@ def load(path: Path) -> CaseFile:
         CaseFileError: Not of the format; every fault is told.
     """
     try:
-        document = yaml.safe_load(path.read_bytes())
+        document = yaml.load(path.read_bytes(), Loader=LOADER)  # a safe one
     except yaml.YAMLError as error:
         raise CaseFileError(f"{path}: no YAML: {error}") from None
     return _Parser().file(document)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import secrets
 import signal
 import socket
@@ -14,11 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.wire import profile as profiles
 from tests.wire import secure
@@ -29,6 +29,8 @@ PROGRAM = (sys.executable, "-c", "from controller.cli import main; main()", "pro
 START_S = 30.0  # a second on an idle machine
 STOP_S = 15.0
 ASK_S = 5.0
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_ESCAPE = re.compile(r"\\(.)")
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -183,11 +185,7 @@ class Stand:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             await self._turn()
         _, text = await self.ask("GET", "/metrics", port=self.metrics_port)
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(text.decode())
-            for sample in family.samples
-        }
+        return samples(text.decode())
 
     @property
     def log(self) -> str:
@@ -218,6 +216,22 @@ class Stand:
         with contextlib.suppress(OSError):
             return len(os.listdir(f"/proc/{self.pid}/fd"))
         return 0
+
+
+def samples(text: str) -> Samples:
+    """What an exposition says. A tenth of the time of prometheus-client's own parser, which is asked twice a case."""
+    lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
+    return {_series(series): float(value) for series, _, value in lines}
+
+
+@lru_cache(65_536)
+def _series(text: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    name, _, labels = text.partition("{")
+    return name, frozenset((label, _ESCAPE.sub(_plain, value)) for label, value in _LABEL.findall(labels))
+
+
+def _plain(escape: re.Match[str]) -> str:
+    return "\n" if escape[1] == "n" else escape[1]
 
 
 def total(samples: Samples, name: str, **labels: str) -> float:

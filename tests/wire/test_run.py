@@ -15,10 +15,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.wire import oracle, run
 from tests.wire.service import Service
-from tests.wire.stand import Samples, Stand
+from tests.wire.stand import Samples, Stand, samples
 from tests.wire.watch import Watch
 
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -99,6 +100,22 @@ async def test_what_a_class_leaves_behind_is_seen(
 
     found = await run.leaks(stand_of(0, metrics=metrics, descriptors=descriptors), 10)
     assert found == ([text] if text else [])
+
+
+def test_samples_are_those_that_prometheus_reads() -> None:
+    """Escapes in labels, exponents, no labels, infinity."""
+    text = (
+        '# HELP a Some "help".\n# TYPE a counter\na_total{x="1",y="a\\"b\\\\c\\nd {e} #f"} 1e+06\n'
+        '# TYPE b gauge\nb 2.5\nb{x=""} -1.0\n'
+        '# TYPE c histogram\nc_bucket{le="+Inf"} 3.0\nc_count 3.0\nc_sum 0.5\n'
+    )
+    expected = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert samples(text) == expected
+    assert len(expected) == 6
 
 
 @contextlib.contextmanager

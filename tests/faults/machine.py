@@ -107,7 +107,7 @@ async def full_disk(run: Run) -> None:
 
 
 async def stuck_reader(run: Run) -> None:
-    """F20: whoever reads standard output is stopped; 40,000 lines come meanwhile."""
+    """F20: whoever reads standard output is stopped; 40,000 long lines come meanwhile, more than workers keep."""
     check = run.check
     fifo = run.folder / "log"
     os.mkfifo(fifo)
@@ -144,10 +144,13 @@ async def stuck_reader(run: Run) -> None:
         await reader.wait()
 
 
+LONG_BYTES = 1000  # of a target, so that one worker's half of the lines is twice what it keeps
+
+
 async def _pipelined(port: int, count: int) -> None:
     """That many requests that a route answers, on one connection; returns when all are answered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    request = b"GET /none HTTP/1.1\r\nHost: shop\r\n\r\n"
+    request = b"GET /none?%b HTTP/1.1\r\nHost: shop\r\n\r\n" % (b"x" * LONG_BYTES)
     try:
         writer.write(request * (count - 1) + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         async with asyncio.timeout(60):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE: `cohort get | head -1` is no fault
@@ -17,11 +18,20 @@ def main() -> int:
         The exit code: 0 done or healthy; 1 degraded, aborted or refused; 2 wrong use; 3 not reachable; 4 timed out;
         130 interrupted, 141 the reader of the output has gone, 70 a fault of cohort itself.
     """
-    try:
-        _open_output()
+
+    def run() -> int:
         from controller.cli import root
 
-        code = root.run(sys.argv[1:])
+        return root.run(sys.argv[1:])
+
+    return guarded(run)
+
+
+def guarded(run: Callable[[], int]) -> int:
+    """Run a program's command line, whatever becomes of its output, and explain what nobody has thought of."""
+    try:
+        _open_output()
+        code = run()
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED

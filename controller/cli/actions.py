@@ -125,10 +125,10 @@ def set_weight(words: tuple[str, ...], target: Target, **common: Any) -> None:
     _send("SetWeight", replace(target, name=words[0] if len(words) == 2 else None), **common, weight=percent)
 
 
-def _send(verb: str, target: Target, by: str | None, output: str, client: Client, **fields: Any) -> None:
+def _send(verb: str, target: Target, output: str, client: Client, by: str | None = None, **fields: Any) -> None:
     """Have one action carried out and print its result."""
     namespace, name = target.find(client)
-    result = client.act(namespace, name, {"verb": verb, **fields, "by": by or _user()})
+    result = client.act(namespace, name, {"verb": verb, **fields} | ({"by": by} if by else {}))
     if output in ("json", "yaml"):
         out.emit(result, output)
     else:
@@ -147,12 +147,3 @@ def _dns(text: str) -> dict[str, Any]:
     if not host or not (port.isascii() and port.isdecimal()):
         raise click.UsageError(f"expected --dns as HOST:PORT, got {text!r}", click.get_current_context())
     return {"host": host, "port": int(port)}
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # neither a login name nor an entry for the user: a container's arbitrary one
-        return "unknown"

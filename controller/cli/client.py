@@ -42,13 +42,14 @@ class _TimedReader(io.RawIOBase):
         return self._sock.recv_into(buffer)
 
 
-class _TimedSocket:
+class TimedSocket:
     """What `http.client.HTTPResponse` wants of a socket: a file to read from."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
         self._reader = _TimedReader(sock, deadline)
 
     def makefile(self, mode: str) -> io.BufferedReader:
+        """The receiving side."""
         return io.BufferedReader(self._reader)
 
 
@@ -61,18 +62,25 @@ class Client:
         timeout_s: Seconds that the whole command may take; None: `REQUEST_S` for each request.
 
     Every method raises `Refused`, `WrongUse`, `NotReachable` or `TimedOut`.
+
+    Attributes:
+        namespace: Where names are looked for that come without one; None: in all.
+        advice: What to do where there is no rollout.
     """
+
+    advice = "add a CanaryRollout to the controller's folder"
 
     def __init__(self, server: str, token: str | None = None, timeout_s: float | None = None) -> None:
         self.server = server.rstrip("/")
         self._address = _address(self.server)
         self._token = token
+        self.namespace: str | None = None
         self.timeout_s = timeout_s
         self.deadline = None if timeout_s is None else time.monotonic() + timeout_s
 
     def rollouts(self, namespace: str | None) -> list[Json]:
         """Every rollout, or those of one namespace."""
-        return self._items(self._ask("GET", "/rollouts", {"namespace": namespace}))
+        return self._items(self._ask("GET", "/rollouts", {"namespace": namespace or None}))
 
     def rollout(self, namespace: str, name: str) -> Json:
         """One rollout: document and status."""
@@ -88,8 +96,8 @@ class Client:
         return self._items(self._ask("GET", _path(namespace, name, "events"), {"after": str(after)}))
 
     def act(self, namespace: str, name: str, action: Json) -> Json:
-        """Carry out one action: ``verb``, ``by`` and what the verb needs."""
-        return self._ask("POST", _path(namespace, name, "actions"), body=action)
+        """Carry out one action: ``verb``, what it needs, and ``by``: whoever is logged in, unless it says otherwise."""
+        return self._ask("POST", _path(namespace, name, "actions"), body={"by": _user()} | action)
 
     def whoami(self, namespace: str, name: str, key: str) -> Json:
         """The version of one user, given as ``SOURCE=VALUE``."""
@@ -137,7 +145,7 @@ class Client:
             except TimeoutError:
                 raise ConnectionError(f"no connection within {limit_s:g} s") from None
             connection.request(method, target, *self._message(body))
-            response = http.client.HTTPResponse(_TimedSocket(connection.sock, deadline), method=method)  # type: ignore[arg-type]  # of a socket it uses makefile only
+            response = http.client.HTTPResponse(TimedSocket(connection.sock, deadline), method=method)  # type: ignore[arg-type]  # of a socket it uses makefile only
             response.begin()
             payload = response.read(MAX_ANSWER_BYTES + 1)
             if len(payload) > MAX_ANSWER_BYTES:
@@ -187,6 +195,15 @@ class Client:
             f"no controller answers at {self.server}: {reason}. Start one with 'cohort controller --config FILE', "
             "or name another by --server or COHORT_SERVER."
         )
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # neither a login name nor an entry for the user: a container's arbitrary one
+        return "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,13 @@ from controller.cli.output import at
 
 if TYPE_CHECKING:
     from controller.cli.client import Client
+    from controller.cli.kube.client import KubeClient
 
 DEFAULT_SERVER = "http://127.0.0.1:8090"  # the default port of surface.md
 MAX_TOKEN_BYTES = 8192  # longer than any bearer token; a wrong file is seldom that short
 COMPLETION_S = 1.0  # a shell that hangs on the tab key is worse than one that offers nothing
+
+WHERE = ("server", "token_file", "context", "kubeconfig")  # options that say whom to ask
 
 Function = Callable[..., Any]
 
@@ -74,18 +77,19 @@ class Target:
         Raises:
             WrongUse: None, or more than one, fits.
         """
-        if self.name and self.namespace:
-            return self.namespace, self.name
+        if self.name and (namespace := client.namespace if self.namespace is None else self.namespace):
+            return namespace, self.name
         found = [_identity(item) for item in client.rollouts(self.namespace)]
         fits = [pair for pair in found if self.name in (None, pair[1])]
         if len(fits) == 1:
             return fits[0]
-        raise WrongUse(self._ambiguous(fits, found))
+        raise WrongUse(self._ambiguous(client, fits, found))
 
-    def _ambiguous(self, fits: list[tuple[str, str]], found: list[tuple[str, str]]) -> str:
-        where = f" in namespace {self.namespace}" if self.namespace else ""
+    def _ambiguous(self, client: Client, fits: list[tuple[str, str]], found: list[tuple[str, str]]) -> str:
+        namespace = client.namespace if self.namespace is None else self.namespace
+        where = f" in namespace {namespace}" if namespace else ""
         if not found:
-            return f"expected a rollout, but there is none{where}: add a CanaryRollout to the controller's folder."
+            return f"expected a rollout, but there is none{where}: {client.advice}."
         known = ", ".join(f"{namespace}/{name}" for namespace, name in sorted(fits or found)[:20])
         if self.name and not fits:
             return f"there is no rollout {self.name!r}: there is {known}."
@@ -100,11 +104,8 @@ def _identity(rollout: dict[str, Any]) -> tuple[str, str]:
 
 def complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the names of the controller's rollouts; nothing if it does not answer at once."""
-    from controller.cli.client import Client
-
     try:
-        token = _token(ctx.params.get("token_file"))
-        client = Client(ctx.params.get("server") or DEFAULT_SERVER, token, COMPLETION_S)
+        client = connect(timeout=COMPLETION_S, **{key: ctx.params[key] for key in WHERE if key in ctx.params})
         names = [_identity(item)[1] for item in client.rollouts(ctx.params.get("namespace"))]
     except click.ClickException:
         return []
@@ -133,32 +134,37 @@ def namespace_option(function: Function) -> Function:
         "--namespace",
         envvar="COHORT_NAMESPACE",
         metavar="NAMESPACE",
-        help="Only rollouts of this namespace; without it those of all.  [env: COHORT_NAMESPACE]",
+        help="Only rollouts of this namespace; without it those of all, in a cluster of the context's."
+        "  [env: COHORT_NAMESPACE]",
     )(function)
 
 
 def output_option(function: Function) -> Function:
     """Add ``-o``."""
-    return click.option(
-        "-o",
-        "--output",
-        type=click.Choice(["table", "wide", "json", "yaml"]),
-        default="table",
-        show_default=True,
-        help="Form of the output.",
-    )(function)
+    return _output("table", "wide", "json", "yaml")(function)
+
+
+def named_output_option(function: Function) -> Function:
+    """Add ``-o``, with ``name`` for scripts."""
+    return _output("table", "wide", "json", "yaml", "name")(function)
+
+
+def _output(*forms: str) -> Callable[[Function], Function]:
+    choice = click.Choice(forms)
+    return click.option("-o", "--output", type=choice, default="table", show_default=True, help="Form of the output.")
 
 
 def asks(function: Function) -> Function:
     """Add the options that find the controller, and hand over ``client``."""
 
     @functools.wraps(function)
-    def wrapped(*args: Any, server: str, token_file: str | None, timeout: float | None, **kwargs: Any) -> Any:
-        from controller.cli.client import Client
-
-        return function(*args, client=Client(server, _token(token_file), timeout), **kwargs)
+    def wrapped(*args: Any, timeout: float | None, **kwargs: Any) -> Any:
+        where = {key: kwargs.pop(key) for key in WHERE if key in kwargs}
+        return function(*args, client=connect(timeout=timeout, **where), **kwargs)
 
     for option in (
+        click.option("--kubeconfig", metavar="FILE", help="Ask a cluster, as this file says.  [env: KUBECONFIG]"),
+        click.option("--context", metavar="NAME", help="Ask a cluster: that of this context of the kubeconfig."),
         click.option(
             "--timeout",
             type=DURATION,
@@ -174,13 +180,31 @@ def asks(function: Function) -> Function:
         click.option(
             "--server",
             envvar="COHORT_SERVER",
-            default=DEFAULT_SERVER,
             metavar="URL",
             help=f"The controller's address.  [env: COHORT_SERVER; default: {DEFAULT_SERVER}]",
         ),
     ):
         wrapped = option(wrapped)
     return wrapped
+
+
+def connect(timeout: float | None, **where: str | None) -> Client | KubeClient:
+    """A controller, or the cluster that a kubeconfig has.
+
+    Args:
+        timeout: Seconds that the whole command may take.
+        where: Of `WHERE` what the program knows: without ``server`` it knows clusters only.
+    """
+    if "server" in where and not where.get("context") and not where.get("kubeconfig"):
+        from controller.cli.client import Client
+
+        return Client(where["server"] or DEFAULT_SERVER, _token(where.get("token_file")), timeout)
+    import os
+
+    from controller.cli.kube.client import KubeClient
+    from controller.cli.kube.config import access
+
+    return KubeClient(access(where.get("kubeconfig"), where.get("context"), os.environ), timeout)
 
 
 def _token(path: str | None) -> str | None:

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import click
@@ -52,36 +53,39 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one when it is run or asked for its help."""
 
+    entries: Mapping[str, Entry] = COMMANDS
+    program = "cohort"
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order in which the overview has them."""
-        return list(COMMANDS)
+        return list(self.entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command; none if the name is unknown."""
-        entry = COMMANDS.get(cmd_name)
+        entry = self.entries.get(cmd_name)
         return load(cmd_name, entry) if entry else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Refuse an unknown name with the nearest one that exists."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "'cohort --help' lists them."
+        if args and args[0] not in self.entries and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], self.entries, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"'{self.program} --help' lists them."
             ctx.fail(f"there is no command {args[0]!r}: {hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the overview from the table alone: no command is imported for it."""
-        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
-            rows = [(f"{name:<10}", entry.summary) for name, entry in COMMANDS.items() if entry.section == section]
+        for section in dict.fromkeys(entry.section for entry in self.entries.values()):
+            rows = [(f"{name:<10}", entry.summary) for name, entry in self.entries.items() if entry.section == section]
             with formatter.section(section):
                 formatter.write_dl(rows)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a command's name from the table alone."""
-        names = [name for name in COMMANDS if name.startswith(incomplete)]
-        items = [CompletionItem(name, help=COMMANDS[name].summary) for name in names]
+        names = [name for name in self.entries if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=self.entries[name].summary) for name in names]
         return items or click.Command.shell_complete(self, ctx, incomplete)
 
 
@@ -123,7 +127,8 @@ Exit codes:
 def cohort() -> None:
     """Move the users of a service to a new version by evidence: one user, one version.
 
-    Commands that watch and steer ask the controller, found by --server, COHORT_SERVER or http://127.0.0.1:8090.
+    Commands that watch and steer ask the controller, found by --server, COHORT_SERVER or http://127.0.0.1:8090; with
+    --context or --kubeconfig they ask a cluster, as 'kubectl cohort' does.
     Where exactly one rollout exists its NAME may be left out. 'cohort COMMAND --help' explains each command.
     """
 
@@ -137,13 +142,19 @@ def run(args: list[str]) -> int:
     Returns:
         The exit code, see `controller.cli.main`.
     """
-    _tolerate_narrow_encodings()
     instruction = os.environ.get(COMPLETE_VARIABLE)
     if instruction:
+        _tolerate_narrow_encodings()
         return shell_complete(cohort, {}, "cohort", COMPLETE_VARIABLE, instruction)
+    return invoke(cohort, "cohort", args)
+
+
+def invoke(group: click.Group, program: str, args: list[str]) -> int:
+    """Run a command of a group; the exit code."""
+    _tolerate_narrow_encodings()
     try:
-        with cohort.make_context("cohort", list(args), color=_colour()) as context:
-            cohort.invoke(context)
+        with group.make_context(program, list(args), color=_colour()) as context:
+            group.invoke(context)
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.Abort:

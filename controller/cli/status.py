@@ -97,7 +97,7 @@ def _next(client: Client, namespace: str, name: str, rollout: out.Json, poll_s: 
 
 
 def _version(rollout: out.Json) -> object:
-    return out.at(rollout, "status", "resourceVersion")
+    return out.at(rollout, "status", "resourceVersion") or out.at(rollout, "metadata", "resourceVersion")
 
 
 def _late(client: Client, rollout: out.Json) -> str:

@@ -46,7 +46,7 @@ def test_commands_options_and_names_are_offered(controller: FakeController) -> N
     assert complete(controller, "pro") == ["proxy", "promote"]
     assert complete(controller, "status", "--w") == ["--watch"]
     assert complete(controller, "status", "c") == ["checkout", "cart"]
-    assert complete(controller, "get", "-o", "") == ["table", "wide", "json", "yaml"]
+    assert complete(controller, "get", "-o", "") == ["table", "wide", "json", "yaml", "name"]
     assert complete(controller, "set", "") == ["weight"]
 
 

@@ -144,7 +144,7 @@ def test_an_action_is_done_told_and_seen_by_who_waits(client: Client) -> None:
         {"verb": "SetWeight", "by": "anna"},
         {"verb": "SetWeight", "by": "anna", "weight": "101"},
         {"verb": "Start", "by": "anna", "revision": "v3", "addresses": ["nowhere"]},
-        {"verb": "Pause"},
+        {"verb": "Pause", "by": ""},
     ],
     ids=str,
 )

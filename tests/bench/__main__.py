@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.bench import kinds, results
 from tests.bench.peers import PEERS, Cohort, Direct, Peer
-from tests.bench.process import OTHER_CORE, PROXY_CORE, raise_descriptors
+from tests.bench.process import OTHER_CORE, PROXY_CORE, busy_ns, raise_descriptors
 from tests.bench.stage import Entrant, Running, Stage
 from tests.bench.tables import print_bounds, print_results
 from tests.bench.workload import WORKLOADS, Variant, Workload
@@ -103,6 +103,8 @@ def _measure(workload: Workload, peers: list[Peer], commit: str, save: bool) -> 
                 ready[entrant.name] = entrant if kind.starts_anew else stage.start(entrant)
         running = [one for one in ready.values() if isinstance(one, Running)]
         prepared = dict(kind.prepare(stage, running)) if kind.prepare else {}
+        began, used = busy_ns(PROXY_CORE), sum(one.cpu_ns() for one in running)
+        began_at = time.monotonic_ns()
         for number in range(1, workload.rounds + 1):
             for name, one in ready.items():
                 if name not in failed:
@@ -110,6 +112,8 @@ def _measure(workload: Workload, peers: list[Peer], commit: str, save: bool) -> 
                         figures = kind.measure(stage, one, kinds.Round(number, workload.seconds, prepared))
                         measurements.append(results.Measurement(number, name, figures))
             print(f"  round {number} of {workload.rounds}, {time.strftime('%H:%M:%S')}", flush=True)
+        ours = sum(one.cpu_ns() for one in running) - used
+        others = (busy_ns(PROXY_CORE) - began - ours) / (time.monotonic_ns() - began_at)
     facts = {
         "name": workload.name,
         "date": results.now(),
@@ -120,6 +124,7 @@ def _measure(workload: Workload, peers: list[Peer], commit: str, save: bool) -> 
         "workload": asdict(workload),
         "left_out": left_out | {name: f"failed: {reason}" for name, reason in failed.items()},
         "prepared": prepared,
+        "others": None if kind.starts_anew else round(max(others, 0.0), 3),
     }
     measurements = [one for one in measurements if one.entrant not in failed]
     if measurements:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import subprocess
 import time
@@ -55,6 +56,13 @@ def cpu_ns(pid: int) -> int:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             total += int(path.read_text().split()[0])
     return total
+
+
+def busy_ns(core: int) -> int:
+    """Time that a core has not been idle since the machine started, in nanoseconds, to a hundredth of a second."""
+    fields = next(line.split() for line in (PROC / "stat").read_text().splitlines() if line.startswith(f"cpu{core} "))
+    user, nice, system, _, _, *rest = map(int, fields[1:9])
+    return (user + nice + system + sum(rest)) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def memory_kib(pid: int) -> int:

@@ -50,7 +50,7 @@ def page(documents: dict[str, dict[str, Any]]) -> str:
     parts = [HEAD]
     if len(where) == 1:
         parts += [where.pop() + "\n"]
-    parts += [_bounds(documents)]
+    parts += [_others(documents), _bounds(documents)]
     parts += [_section(document, has_where=len(where) > 1) for document in documents.values()]
     parts += [_tried(yaml.safe_load(TRIED.read_text())), _commands(documents)]
     return "\n".join(part for part in parts if part)
@@ -85,6 +85,14 @@ def _where(document: dict[str, Any]) -> str:
         f"Measured {document['date']} at commit {document['commit']} on {machine['cpu']}, {machine['cores']} cores, "
         f"Linux {machine['kernel']}, Python {machine['python']}."
     )
+
+
+def _others(documents: dict[str, dict[str, Any]]) -> str:
+    shares = {name: document["others"] for name, document in documents.items() if document.get("others") is not None}
+    if not shares:
+        return ""
+    worst = max(shares, key=lambda name: shares[name])
+    return f"Other programs had at most {shares[worst]:.0%} of the proxies' core while that was measured ({worst}).\n"
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:

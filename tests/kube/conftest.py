@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kube.cluster import PROGRAMS, Cluster
+from tests.kube.keeper import PREFIX, sweep
 from tests.kube.pods.session import PROGRAMS as RUNNER_PROGRAMS
 from tests.kube.pods.session import PodRunner, is_root
 from tests.kube.pods.space import Space
@@ -28,7 +29,8 @@ def cluster() -> Iterator[Cluster]:
             find(program)
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    folder = Path(tempfile.mkdtemp(prefix="cohort-kube-"))  # short: a socket file's path has at most 107 bytes
+    sweep(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # short: a socket file's path has at most 107 bytes
     cluster = Cluster(folder)
     try:
         cluster.start()

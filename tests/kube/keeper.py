@@ -7,18 +7,23 @@ leak of the test that restarted them.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 PATIENCE_S = 30.0
+PREFIX = "cohort-kube-"  # of the folders of sessions
+LOCK = "lock"
 PR_SET_PDEATHSIG = 1  # prctl(2)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -39,7 +44,7 @@ class Keeper:
         self.folder = folder
         self._turn = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.kube.keeper"],
+            [sys.executable, "-m", "tests.kube.keeper", str(folder)],
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -69,6 +74,11 @@ class Keeper:
         status: int | None = self._ask({"do": "status", "name": name})
         return status
 
+    def status_of_all(self) -> dict[str, int | None]:
+        """That of every program that was started."""
+        statuses: dict[str, int | None] = self._ask({"do": "all"})
+        return statuses
+
     def log(self, name: str) -> str:
         """All that a program has written."""
         return (self.folder / f"{name}.log").read_text(errors="replace")
@@ -88,6 +98,23 @@ class Keeper:
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
             return json.loads(self._process.stdout.readline())
+
+
+def sweep(folders: Path) -> None:
+    """Remove the folders below one whose keeper is gone: those of sessions that were killed."""
+    for path in folders.glob(f"{PREFIX}*/{LOCK}"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError), path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _hold(folder: Path) -> TextIO:
+    """Hold the folder's lock, which gets its name when it is held."""
+    draft = folder / f"{LOCK}.draft"
+    lock = draft.open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    draft.rename(folder / LOCK)
+    return lock
 
 
 def _start(running: dict[str, subprocess.Popen[bytes]], name: str, argv: list[str], **rest: Any) -> None:
@@ -120,12 +147,23 @@ def _status(running: dict[str, subprocess.Popen[bytes]], name: str) -> int | Non
     return running[name].poll()
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"start": _start, "signal": _signal, "stop": _stop, "status": _status}
+def _all(running: dict[str, subprocess.Popen[bytes]]) -> dict[str, int | None]:
+    return {name: process.poll() for name, process in running.items()}
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "start": _start,
+    "signal": _signal,
+    "stop": _stop,
+    "status": _status,
+    "all": _all,
+}
 
 
 def main() -> None:
     """Serve one session; what was started last ends first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lock = _hold(Path(sys.argv[1]))
     running: dict[str, subprocess.Popen[bytes]] = {}
     for line in sys.stdin:
         command = json.loads(line)
@@ -133,6 +171,7 @@ def main() -> None:
     for process in reversed(running.values()):
         process.kill()
         process.wait()
+    lock.close()
 
 
 if __name__ == "__main__":

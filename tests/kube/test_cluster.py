@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.kube.cluster import Cluster
-from tests.kube.keeper import Keeper
+from tests.kube.keeper import PREFIX, Keeper, sweep
 from tests.support.leaks import children
 
 POD: dict[str, Any] = {
@@ -119,6 +119,19 @@ def test_programs_end_with_the_process_that_keeps_them(tmp_path: Path) -> None:
     keeper.close()
     assert not Path(f"/proc/{sleeper}").exists()
     assert before - children() == {keeper.pid}
+
+
+def test_folders_of_killed_sessions_are_removed_and_no_others(tmp_path: Path) -> None:
+    """By the next session; a folder without a lock is nobody's that is known."""
+    folders = [tmp_path / f"{PREFIX}{name}" for name in ("dead", "live", "other")]
+    for folder in folders:
+        folder.mkdir()
+    dead, live = Keeper(folders[0]), Keeper(folders[1])
+    assert (dead.status_of_all(), live.status_of_all()) == ({}, {})  # both hold their locks
+    dead.close()
+    sweep(tmp_path)
+    assert [folder.exists() for folder in folders] == [False, True, True]
+    live.close()
 
 
 def test_commands_of_several_threads_get_their_own_answers(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ SETTINGS = {
     "keysDir": "/etc/cohort/keys",
     "admin": {"listen": "unix:/run/cohort/admin.sock"},
     "metrics": {"listen": ":8082"},
-    "timeouts": {"lameDuck": "5s", "drain": "20s"},
+    "timeouts": {"lameDuck": "8s", "drain": "20s"},
 }
 PROBE = {"port": "metrics", "path": "/ready"}
 MOUNTS = {

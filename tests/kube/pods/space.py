@@ -41,7 +41,7 @@ def server(version: str, replicas: int = 2, name: str = "server") -> dict[str, A
         "ports": PORTS,
         "env": [{"name": "VERSION", "value": version}],
         "readinessProbe": READY,
-        "lifecycle": {"preStop": {"sleep": {"seconds": 3}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": 6}}},
     }
     return manifest(name, ["python", "-c", SERVER], replicas=replicas, container=container)
 

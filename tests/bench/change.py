@@ -16,7 +16,7 @@ from tests.bench.workload import user_id
 CONNECTIONS = 4  # of the prober: old workers may serve those that they have
 PAUSE_S = 0.002
 AFTER_S = 0.5  # that is watched after a change has been seen
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 ALL = 100
 
 

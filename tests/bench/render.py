@@ -34,18 +34,18 @@ accounts to every thread of the proxy (`/proc/PID/task/*/schedstat`), divided by
 interleaved, one proxy after another, and ratios are taken within a round, so that whatever else the machine does falls
 on all alike. Figures are medians, with the least and the greatest round in brackets. Before, during and after each
 round a client compares answers with the services' bytes; before and after it also sees that each of up to 400 users
-keeps one version, that their share fits the weight and that the header overrides it; the generator looks at status codes
-and at the number of bytes, and the services count what they answered. One wrong answer fails the run. No access logs
-unless a table says so; our limits, time-outs and counters are on, as they always are.
+keeps one version, that their share fits the weight and that the header overrides it. The generator looks at status
+codes and at the number of bytes, and the services count what they answered. One wrong answer fails the run. No access
+logs unless a table says so; our limits, time-outs and counters are on, as they always are.
 
 What is not written is each program's default. nginx, HAProxy, Envoy and Caddy are configured in `tests/bench/peers/`,
 as a person would configure them who knows them. `aiohttp` is a proxy of a hundred lines with that library's server and
 client; `relay` passes on bytes without a look at them, on the event loop that we use: the floor for a proxy in Python,
 which splits nobody.
 
-**Do it again:** `make bench` takes about 20 minutes on two cores that do nothing else. `ARGS="--workloads small-get"` and
-`--peers`, `--rounds`, `--seconds` narrow it, `--short` shows that it runs, `--resume` goes on after a run that was ended,
-`--before CHECKOUT` measures another checkout of cohort beside this one.
+**Do it again:** `make bench` takes about 20 minutes on two cores that do nothing else. `ARGS="--workloads small-get"`
+and `--peers`, `--rounds`, `--seconds` narrow it, `--short` shows that it runs, `--resume` goes on after a run that was
+ended, `--before CHECKOUT` measures another checkout of cohort beside this one.
 """
 
 

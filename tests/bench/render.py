@@ -18,6 +18,7 @@ from tests.bench.workload import WORKLOADS
 PAGE = Path(__file__).parents[2] / "docs/performance.md"
 CHARTS = PAGE.with_suffix("")
 TRIED = Path(__file__).with_name("tried.yaml")
+PROFILE = Path(__file__).with_name("profile.json")  # date, commit, about, phases: name, us, about
 
 HEAD = """\
 # Performance
@@ -57,6 +58,7 @@ def page(documents: dict[str, dict[str, Any]]) -> str:
         parts += [where.pop() + "\n"]
     parts += [_others(documents), _bounds(documents)]
     parts += [_section(document, has_where=len(where) > 1) for document in documents.values()]
+    parts += [_profile(json.loads(PROFILE.read_text()) if PROFILE.exists() else {})]
     parts += [_tried(yaml.safe_load(TRIED.read_text())), _commands(documents)]
     return "\n".join(part for part in parts if part)
 
@@ -170,6 +172,20 @@ def _spread(text: Any, value: dict[str, float] | None) -> str:
 def _chart(document: dict[str, Any]) -> str:
     name = next(iter(COLUMNS[document["workload"]["kind"]]))
     return bars(document["name"], FIGURES[name], document["summary"]["figures"][name])
+
+
+def _profile(profile: dict[str, Any]) -> str:
+    """Where the time of a request goes, if that was measured."""
+    if not profile:
+        return ""
+    total = sum(phase["us"] for phase in profile["phases"])
+    rows = [
+        [phase["name"], f"{phase['us']:.1f}", f"{phase['us'] / total:.0%}", phase["about"]]
+        for phase in profile["phases"]
+    ]
+    table = _table(["phase", "µs a request", "share", "what happens"], rows)
+    where = f"Profile of {profile['date']}, commit {profile['commit']}. {profile['about']}"
+    return f"## Where the microseconds go\n\n{where}\n\n{table}\n"
 
 
 def _tried(entries: list[dict[str, Any]]) -> str:

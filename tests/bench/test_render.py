@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from tests.bench import render
 from tests.bench.render import CHARTS, PAGE, charts, documents, page
 
 
@@ -8,3 +9,12 @@ def test_the_page_shows_what_was_measured() -> None:
     assert documents(), "no result file: run make bench"
     assert PAGE.read_text() == page(documents()), "run make bench-docs"
     assert {path.name: path.read_text() for path in CHARTS.iterdir()} == charts(documents()), "run make bench-docs"
+
+
+def test_a_profile_is_shown_by_phase() -> None:
+    """Shares are of the sum, and nothing is shown where nothing was measured."""
+    phases = [{"name": "read", "us": 5.0, "about": "recv"}, {"name": "decide", "us": 15.0, "about": "hash"}]
+    shown = render._profile({"date": "2026-01-01", "commit": "c0ffee", "about": "By hand.", "phases": phases})
+    assert "| read | 5.0 | 25% | recv |" in shown
+    assert "| decide | 15.0 | 75% | hash |" in shown
+    assert render._profile({}) == ""

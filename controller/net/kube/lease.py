@@ -3,7 +3,7 @@
 A holder stops acting `RENEW_SHARE` of the duration after it has sent its last renewal that succeeded. Others may take
 the Lease only when they have watched it unchanged for the whole duration, each by his own clock: so the first has
 stopped before a second begins, and clocks need not agree on the time of day. It is no fence against a process that was
-stopped between looking at its watch and writing; that is in the object (`controller.net.kube.fence`).
+stopped between looking at its watch and writing; that is in the object.
 """
 
 from __future__ import annotations

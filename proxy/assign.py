@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 from hashlib import blake2b
+from typing import Final
 
-BUCKETS = 10_000  # one bucket is 0.01 % of users, the smallest step of a weight
-KEY_BYTES = 16
-SALT_BYTES = 32
+BUCKETS: Final = 10_000  # one bucket is 0.01 % of users, the smallest step of a weight
+KEY_BYTES: Final = 16
+SALT_BYTES: Final = 32
 
 
 class UserKeyError(ValueError):

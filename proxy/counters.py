@@ -12,13 +12,14 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import add
+from typing import Final
 
 from proxy import region as layout
 from proxy.region import EPOCH_REGISTERS, FAILURE_CELLS, REGISTERS, Labels, Region, UserSet, identity
 from proxy.sketch import CELLS, EDGES_S, merge, place
 
-OTHER = "other"  # what found no room
-EVIDENCE = ("user", "forced")  # sources whose failures tell something of a version
+OTHER: Final = "other"  # what found no room
+EVIDENCE: Final = ("user", "forced")  # sources whose failures tell something of a version
 CLIENT_GONE = "499"  # see `net.relay.CLIENT_GONE`
 _GAUGES = ("ejected", "pending")
 _OF_PROXY = (*_GAUGES, "rejected")  # series that belong to no rollout

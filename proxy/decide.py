@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy import baggage
 from proxy.assign import arm_index, bucket, mirror_salt
@@ -30,13 +30,13 @@ from proxy.synthetic import HEADER, Tag
 if TYPE_CHECKING:
     from proxy.http1 import Request
 
-RESERVED = b"/.cohort/"
-EXPLAIN = b"x-cohort-explain"
+RESERVED: Final = b"/.cohort/"
+EXPLAIN: Final = b"x-cohort-explain"
 SYNTHETIC = HEADER.lower().encode()
 # What an outer cohort says.
-ARM = b"x-cohort-arm"
-REASON = b"x-cohort-reason"
-BAGGAGE = b"baggage"
+ARM: Final = b"x-cohort-arm"
+REASON: Final = b"x-cohort-reason"
+BAGGAGE: Final = b"baggage"
 
 # Fields that every client sends for reasons of its own: a route or a source that looks at one does not take it away
 # from the service, whoever sent it.

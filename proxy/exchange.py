@@ -6,30 +6,32 @@ methods, and a test holds every method against it in every state.
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy.errors import InternalError
 
 # States.
-CONNECTING = 0  # an endpoint is chosen; nothing of the request has been sent
-WAITING = 1  # the head was sent, the request's body may still be under way; no final response head yet
-RELAYING = 2  # the response head went to the client; bodies may flow both ways
-TUNNEL = 3  # both sides have agreed on WebSocket: bytes both ways, each way ends for itself
-DONE = 4
+CONNECTING: Final = 0  # an endpoint is chosen; nothing of the request has been sent
+WAITING: Final = 1  # the head was sent, the request's body may still be under way; no final response head yet
+RELAYING: Final = 2  # the response head went to the client; bodies may flow both ways
+TUNNEL: Final = 3  # both sides have agreed on WebSocket: bytes both ways, each way ends for itself
+DONE: Final = 4
 
 # What the shell does next.
-NOTHING = 0
-SEND = 1  # write the request's head and what is held of its body
-RELAY = 2  # write the response's head
-FINISH = 3  # the exchange is complete; both connections may be used again if their own framing allows
-LINGER = 4  # the answer ended before the request: close the upstream, half-close the client and discard
-RETRY = 5  # choose an endpoint again
-ANSWER = 6  # answer with an error of our own, close the upstream
-TRUNCATE = 7  # flush, then end both connections so that the client can tell that the answer is incomplete
-CANCEL = 8  # the client is gone: close both
-FALL_BACK = 9  # the arm is down: choose an endpoint of stable
-SWITCH = 10  # write the head of the 101, then what the client sent behind its request
-PASS_END = 11  # one side sends no more: tell the other one, whose own way stays open
+NOTHING: Final = 0
+SEND: Final = 1  # write the request's head and what is held of its body
+RELAY: Final = 2  # write the response's head
+FINISH: Final = 3  # the exchange is complete; both connections may be used again if their own framing allows
+LINGER: Final = 4  # the answer ended before the request: close the upstream, half-close the client and discard
+RETRY: Final = 5  # choose an endpoint again
+ANSWER: Final = 6  # answer with an error of our own, close the upstream
+TRUNCATE: Final = 7  # flush, then end both connections so that the client can tell that the answer is incomplete
+CANCEL: Final = 8  # the client is gone: close both
+FALL_BACK: Final = 9  # the arm is down: choose an endpoint of stable
+SWITCH: Final = 10  # write the head of the 101, then what the client sent behind its request
+PASS_END: Final = 11  # one side sends no more: tell the other one, whose own way stays open
 
-MAX_ATTEMPTS = 2  # contract item 15: one retry
+MAX_ATTEMPTS: Final = 2  # contract item 15: one retry
 
 # (state, event) -> every (action, next state) that may follow. A pair that is not here cannot happen.
 TRANSITIONS: dict[tuple[int, str], frozenset[tuple[int, int]]] = {
@@ -56,8 +58,8 @@ TRANSITIONS: dict[tuple[int, str], frozenset[tuple[int, int]]] = {
     (TUNNEL, "downstream_lost"): frozenset({(CANCEL, DONE)}),
 }
 
-_BEGUN = (RELAYING, TUNNEL)  # the client has a head already: no other answer can be given
-_REPEATABLE = frozenset((b"GET", b"HEAD", b"OPTIONS"))  # contract item 15
+_BEGUN: Final = (RELAYING, TUNNEL)  # the client has a head already: no other answer can be given
+_REPEATABLE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))  # contract item 15
 
 
 class Exchange:

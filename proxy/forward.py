@@ -9,20 +9,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from proxy.baggage import replace as with_member
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, Field, Request, Response
 
-_KEEP, _DROP, _HOP, _REQUEST_ID, _TRACE, _STATE, _BAGGAGE, _PATH = range(8)
+_KEEP: Final = 0
+_DROP: Final = 1
+_HOP: Final = 2
+_REQUEST_ID: Final = 3
+_TRACE: Final = 4
+_STATE: Final = 5
+_BAGGAGE: Final = 6
+_PATH: Final = 7
 
 # What a request's fields tell: the lines that go on as they came; the value of X-Request-Id, empty if it is not one;
 # the lines of a trace, empty if none is valid; the value of baggage; and those of the forwarded set by name, None where
 # the peer is not to be believed.
 Told = tuple[bytes, bytes, bytes, bytes | None, dict[bytes, bytes] | None]
 
-OWN_PREFIX = b"x-cohort-"
+OWN_PREFIX: Final = b"x-cohort-"
 # What only a trusted peer may say about the hops before us. RFC 7239 and the de-facto set.
-FORWARDED_FIELDS = frozenset(
+FORWARDED_FIELDS: Final = frozenset(
     (
         b"forwarded",
         b"x-forwarded-for",
@@ -33,21 +41,21 @@ FORWARDED_FIELDS = frozenset(
         b"x-real-ip",
     )
 )
-_SPOKEN = {b"x-request-id": _REQUEST_ID, b"traceparent": _TRACE, b"tracestate": _STATE, b"baggage": _BAGGAGE}
+_SPOKEN: Final = {b"x-request-id": _REQUEST_ID, b"traceparent": _TRACE, b"tracestate": _STATE, b"baggage": _BAGGAGE}
 # Said again with our own hop behind it; the rest of a trusted peer's set goes on as it came.
-_CONTINUED = frozenset((b"x-forwarded-for", b"forwarded", b"x-forwarded-proto", b"x-forwarded-host"))
+_CONTINUED: Final = frozenset((b"x-forwarded-for", b"forwarded", b"x-forwarded-proto", b"x-forwarded-host"))
 # What an answer's fields tell: the lines that go on as they came, Date lines, the Cache-Control value (None without
 # one), and the lines that only caches on the way read.
 ToldAnswer = tuple[bytes, bytes, bytes | None, bytes]
-MAX_NAMES = 1024  # names whose treatment is remembered; a client may invent any number of them
+MAX_NAMES: Final = 1024  # names whose treatment is remembered; a client may invent any number of them
 
-_REQUEST_ID_TEXT = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
+_REQUEST_ID_TEXT: Final = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
 # W3C Trace Context section 3.2: neither id all zeros, version ff invalid; of a version above 00 what 00 has must be
 # there, and more may follow a dash.
-_TRACEPARENT = re.compile(
+_TRACEPARENT: Final = re.compile(
     rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?", re.DOTALL
 )
-MAX_STATES = 32  # members of tracestate; section 3.3.1.1
+MAX_STATES: Final = 32  # members of tracestate; section 3.3.1.1
 
 
 class RequestRules:
@@ -168,9 +176,9 @@ class RequestRules:
         return b"".join(kept), request_id, _trace_lines(traces, states or b""), baggage, forwarded or None
 
 
-_REQUEST = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\n%bbaggage: %b\r\n\r\n"
-SWITCH_LINES = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"  # the only protocol that is switched to
-_FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
+_REQUEST: Final = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\n%bbaggage: %b\r\n\r\n"
+SWITCH_LINES: Final = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"  # the only protocol that is switched to
+_FORWARDED: Final = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n"
 
 
 def _appended(before: dict[bytes, bytes], peer: bytes, secure: bool, host: bytes) -> bytes:
@@ -187,7 +195,7 @@ def _appended(before: dict[bytes, bytes], peer: bytes, secure: bool, host: bytes
     return lines
 
 
-_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))  # RFC 9110 section 8.6: a length is expected, zero too
+_WITH_BODY: Final = frozenset((b"POST", b"PUT", b"PATCH"))  # RFC 9110 section 8.6: a length is expected, zero too
 
 
 def _joined(before: bytes | None, value: bytes) -> bytes:
@@ -335,8 +343,14 @@ class ResponseRules:
 
 
 # Targeted cache fields (RFC 9213, Edge Architecture) would override the private that goes with our cookie.
-_PLAIN, _OURS, _DATE, _SET_COOKIE, _CACHE, _TARGETED, _WAY = range(7)
-_INSPECTED = {b"date": _DATE, b"set-cookie": _SET_COOKIE, b"cache-control": _CACHE}
+_PLAIN: Final = 0
+_OURS: Final = 1
+_DATE: Final = 2
+_SET_COOKIE: Final = 3
+_CACHE: Final = 4
+_TARGETED: Final = 5
+_WAY: Final = 6
+_INSPECTED: Final = {b"date": _DATE, b"set-cookie": _SET_COOKIE, b"cache-control": _CACHE}
 
 
 def _location(line: bytes, value: bytes, prefix: bytes) -> bytes:

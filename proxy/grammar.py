@@ -9,8 +9,9 @@ a line feed pass.
 from __future__ import annotations
 
 import re
+from typing import Final
 
-METHOD_BYTES = 32  # the longest registered method, UPDATEREDIRECTREF, has 17
+METHOD_BYTES: Final = 32  # the longest registered method, UPDATEREDIRECTREF, has 17
 CHUNK_SIZE_DIGITS = 16  # 64 bits; also ends a flood of leading zeros
 LENGTH_DIGITS = 19  # of 2**63 - 1
 
@@ -19,7 +20,7 @@ LENGTH_DIGITS = 19  # of 2**63 - 1
 _TCHAR = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 
 # token = 1*tchar
-TOKEN = re.compile(_TCHAR + rb"+")
+TOKEN: Final = re.compile(_TCHAR + rb"+")
 
 # field-vchar = VCHAR / obs-text, and within a value SP / HTAB. RFC 9110 section 5.5
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]"
@@ -49,14 +50,14 @@ VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 REQUEST_LINE = re.compile(rb"(" + _TCHAR + rb"{1,%d}) ([!-~]+) HTTP/1\.([01])" % METHOD_BYTES)
 
 # request-line in the plain spelling and the origin form, HTTP/1.1. Groups: method, target, path, query or None
-PLAIN_REQUEST_LINE = re.compile(rb"(" + _TCHAR + rb"{1,%d}) (" % METHOD_BYTES + _ORIGIN + rb") HTTP/1\.1")
+PLAIN_REQUEST_LINE: Final = re.compile(rb"(" + _TCHAR + rb"{1,%d}) (" % METHOD_BYTES + _ORIGIN + rb") HTTP/1\.1")
 
 # The beginning of a line that may still become a request line. For ``match``.
 METHOD_BEGINNING = re.compile(_TCHAR + rb"{1,%d}(?: |\Z)" % METHOD_BYTES)
 
 # start-line CRLF *( field-line CRLF ) CRLF; RFC 9112 section 2.1, in the plain spelling and the origin form.
 # Groups: method, target, path, query or None, minor version, field lines
-REQUEST_HEAD = re.compile(
+REQUEST_HEAD: Final = re.compile(
     rb"(" + _TCHAR + rb"{1,%d}) (" % METHOD_BYTES + _ORIGIN + rb") HTTP/1\.([01])\r\n((?:" + _PLAIN_FIELD + rb")*)\r\n"
 )
 
@@ -66,17 +67,17 @@ _STATUS_LINE = rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (" + _VALUE + rb"*))?"
 STATUS_LINE = re.compile(_STATUS_LINE)
 
 # Groups: minor version, code, reason or None, field lines
-RESPONSE_HEAD = re.compile(_STATUS_LINE + rb"\r\n((?:" + _PLAIN_FIELD + rb")*)\r\n")
+RESPONSE_HEAD: Final = re.compile(_STATUS_LINE + rb"\r\n((?:" + _PLAIN_FIELD + rb")*)\r\n")
 
 # What no head and no chunk line may have anywhere: a CTL but HTAB, a CR without LF, an LF without CR. For ``search``.
 # A CR at the very end may be the first half of a CRLF. RFC 9112 section 2.2, RFC 9110 section 5.5
 STRAY = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?![\n]|\Z)|(?<!\r)\n")
 
 # The value of one field line behind its SP, in the plain spelling: not empty and without OWS around it.
-PLAIN_VALUE = re.compile(_VCHAR + _VALUE + rb"*+(?<![\t ])")
+PLAIN_VALUE: Final = re.compile(_VCHAR + _VALUE + rb"*+(?<![\t ])")
 
 # Content-Length = 1*DIGIT; RFC 9110 section 8.6
-CONTENT_LENGTH = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS)
+CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS)
 
 # Sec-WebSocket-Key = base64-value-non-empty, of 16 bytes; RFC 6455 sections 4.1 and 4.3
 WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.errors import DownstreamError, ProxyError, UpstreamError
 from proxy.grammar import FIELD_VALUE, METHOD_BEGINNING, METHOD_BYTES, REQUEST_LINE, STATUS_LINE, STRAY, TOKEN, VERSION
@@ -18,7 +19,7 @@ ReadLine = Callable[[bytes], tuple[bytes, bytes, bytes]]
 
 MAX_EMPTY_LINES = 4  # before a request; RFC 9112 section 2.2 asks for one, for clients that end a POST with a CRLF
 _FOLDS = (b" ", b"\t")
-_LINE_MARGIN = METHOD_BYTES + len("  HTTP/1.1\r\n")  # of a request line, beside its target
+_LINE_MARGIN: Final = METHOD_BYTES + len("  HTTP/1.1\r\n")  # of a request line, beside its target
 _VERSION_START = b"HTTP/1."
 _SHOWN_BYTES = 40  # of a peer's bytes in a message
 

@@ -8,7 +8,7 @@ Framing is told by one number: the length of the body, `CHUNKED` or `UNTIL_CLOSE
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.errors import DownstreamError
 from proxy.grammar import CONTENT_LENGTH, MAX_FORWARDS, REQUEST_HEAD, RESPONSE_HEAD, TOKEN
@@ -46,10 +46,10 @@ __all__ = [
     "response_head_end",
 ]
 
-CHUNKED = -1
-UNTIL_CLOSE = -2
+CHUNKED: Final = -1
+UNTIL_CLOSE: Final = -2
 
-_MAX_LENGTH = 2**63 - 1  # what services keep in a signed 64-bit number
+_MAX_LENGTH: Final = 2**63 - 1  # what services keep in a signed 64-bit number
 
 # Fields that this connection alone is concerned with; a proxy says its own. RFC 9110 section 7.6.1, and the older
 # Keep-Alive and Proxy-Connection. Content-Length and Transfer-Encoding are here because `length` tells it.
@@ -65,12 +65,12 @@ _CONNECTION_FIELDS = (
     b"upgrade",
 )
 # With "_" they mean nothing to us and are dropped: services that read fields as CGI variables take them for the same.
-_HOP_BY_HOP = frozenset(_CONNECTION_FIELDS) | {name.replace(b"-", b"_") for name in _CONNECTION_FIELDS}
-_REQUEST_OWN = _HOP_BY_HOP | {b"cookie", b"expect", b"host"}
+_HOP_BY_HOP: Final = frozenset(_CONNECTION_FIELDS) | {name.replace(b"-", b"_") for name in _CONNECTION_FIELDS}
+_REQUEST_OWN: Final = _HOP_BY_HOP | {b"cookie", b"expect", b"host"}
 # What Connection cannot remove, beside what is never passed on as it came: contract item 8.
-_KEPT = frozenset((b"authorization", b"cookie"))
-_KEEP_ALIVE = frozenset((b"keep-alive", b"Keep-Alive"))  # as browsers spell it
-_REFUSED = frozenset((b"CONNECT", b"TRACE"))  # contract item 6
+_KEPT: Final = frozenset((b"authorization", b"cookie"))
+_KEEP_ALIVE: Final = frozenset((b"keep-alive", b"Keep-Alive"))  # as browsers spell it
+_REFUSED: Final = frozenset((b"CONNECT", b"TRACE"))  # contract item 6
 
 
 @dataclass(slots=True, eq=False)

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.assign import KEY_BYTES, client_value, user_key
 from proxy.cookie import UserCookie, decode, first_value
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from proxy.facts import Facts
     from proxy.http1 import Request
 
-MAX_VALUE_BYTES = 256  # a longer value counts as absent
+MAX_VALUE_BYTES: Final = 256  # a longer value counts as absent
 MAX_TOKEN_BYTES = 8192  # of a JWT; servers refuse longer header lines anyway
 MAX_ADDRESSES = 4096  # parsed ones that are remembered
 REMEMBERED_USERS = 16_384  # whose hashes are not computed again

@@ -8,7 +8,7 @@ Nothing of a decision is remembered here, nor any value that is a client's alone
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.grammar import PLAIN_REQUEST_LINE, PLAIN_VALUE
 from proxy.http1 import HeadLimits, Request, Response, parse_request, parse_response
@@ -16,12 +16,12 @@ from proxy.http1 import HeadLimits, Request, Response, parse_request, parse_resp
 if TYPE_CHECKING:
     from proxy.forward import RequestRules, Told
 
-MAX_BLOCKS = 1024  # kinds of clients at one time; 8 MB at the most, 1 MB with common browsers
-MAX_BLOCK_BYTES = 2048  # a browser's fields without cookies have 400 to 1,000
-MAX_RESPONSES = 512  # heads; 2 MB at the most
-MAX_RESPONSE_BYTES = 1024
-MAX_SEEN = 8192  # blocks that came once; only a second one is kept, so that unique ones push nobody out
-_SPECIAL = frozenset((b"CONNECT", b"OPTIONS", b"TRACE"))  # their fields mean something else, or nothing
+MAX_BLOCKS: Final = 1024  # kinds of clients at one time; 8 MB at the most, 1 MB with common browsers
+MAX_BLOCK_BYTES: Final = 2048  # a browser's fields without cookies have 400 to 1,000
+MAX_RESPONSES: Final = 512  # heads; 2 MB at the most
+MAX_RESPONSE_BYTES: Final = 1024
+MAX_SEEN: Final = 8192  # blocks that came once; only a second one is kept, so that unique ones push nobody out
+_SPECIAL: Final = frozenset((b"CONNECT", b"OPTIONS", b"TRACE"))  # their fields mean something else, or nothing
 
 
 class Block:

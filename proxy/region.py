@@ -9,38 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import blake2b
+from typing import Final
 
 from proxy.sketch import CELLS
 
-SERIES = 2048  # two arms, 30 reasons, two sources and 15 codes are 1,800
-SPARE = 128  # of them for what has few labels: outcomes of requests that found no room, retries, gauges
-HISTOGRAMS = 32  # three arms and four sources are 15
-ARMS = 4  # user sets; a plan has at most three arms
-REGISTERS = 4096  # of one arm and revision: 1.6 % standard error
-EPOCHS = 12  # the last two minutes
-EPOCH_S = 10
-EPOCH_REGISTERS = 1024  # of one arm and epoch: 3.3 % standard error
-FAILURE_CELLS = 64  # of one arm: users whose answers failed, told apart well enough to count up to a dozen
-LABEL_BYTES = 192  # the longest series needs 160
+SERIES: Final = 2048  # two arms, 30 reasons, two sources and 15 codes are 1,800
+SPARE: Final = 128  # of them for what has few labels: outcomes of requests that found no room, retries, gauges
+HISTOGRAMS: Final = 32  # three arms and four sources are 15
+ARMS: Final = 4  # user sets; a plan has at most three arms
+REGISTERS: Final = 4096  # of one arm and revision: 1.6 % standard error
+EPOCHS: Final = 12  # the last two minutes
+EPOCH_S: Final = 10
+EPOCH_REGISTERS: Final = 1024  # of one arm and epoch: 3.3 % standard error
+FAILURE_CELLS: Final = 64  # of one arm: users whose answers failed, told apart well enough to count up to a dozen
+LABEL_BYTES: Final = 192  # the longest series needs 160
 
 # Words of the header.
-ROLLOUT = 0  # whose numbers these are: a hash of the rollout's uid
-TRIAL = 1  # whose users: a hash of uid and revision
-SERIES_COUNT = 2
-HISTOGRAM_COUNT = 3
-ARM_COUNT = 4
-CONNECTIONS = 5
-LOG_DROPPED = 6
+ROLLOUT: Final = 0  # whose numbers these are: a hash of the rollout's uid
+TRIAL: Final = 1  # whose users: a hash of uid and revision
+SERIES_COUNT: Final = 2
+HISTOGRAM_COUNT: Final = 3
+ARM_COUNT: Final = 4
+CONNECTIONS: Final = 5
+LOG_DROPPED: Final = 6
 
-_HEADER_BYTES = 64
-_SERIES = _HEADER_BYTES
-_CELLS = _SERIES + SERIES * LABEL_BYTES
-_HISTOGRAMS = _CELLS + SERIES * 8
-_TIMES = _HISTOGRAMS + HISTOGRAMS * LABEL_BYTES
-_ARMS = _TIMES + HISTOGRAMS * CELLS * 8
-_USERS = _ARMS + ARMS * LABEL_BYTES
-_USER_BYTES = (EPOCHS + FAILURE_CELLS) * 8 + REGISTERS + EPOCHS * EPOCH_REGISTERS
-REGION_BYTES = -(-(_USERS + ARMS * _USER_BYTES) // 4096) * 4096  # whole pages
+_HEADER_BYTES: Final = 64
+_SERIES: Final = _HEADER_BYTES
+_CELLS: Final = _SERIES + SERIES * LABEL_BYTES
+_HISTOGRAMS: Final = _CELLS + SERIES * 8
+_TIMES: Final = _HISTOGRAMS + HISTOGRAMS * LABEL_BYTES
+_ARMS: Final = _TIMES + HISTOGRAMS * CELLS * 8
+_USERS: Final = _ARMS + ARMS * LABEL_BYTES
+_USER_BYTES: Final = (EPOCHS + FAILURE_CELLS) * 8 + REGISTERS + EPOCHS * EPOCH_REGISTERS
+REGION_BYTES: Final = -(-(_USERS + ARMS * _USER_BYTES) // 4096) * 4096  # whole pages
 
 Labels = tuple[str, ...]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.assign import BUCKETS
 from proxy.cookie import first_value
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from proxy.facts import Facts
 
 # ALPHA / DIGIT / "-" / "." / "_" / "~"; RFC 3986 section 2.3
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _NORMALISED = {
     digits: bytes((code,)) if code in _UNRESERVED else b"%" + digits.upper() for digits, code in ESCAPES.items()
 }

@@ -9,6 +9,7 @@ The page of words is read by workers of an earlier version after an upgrade: it 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from proxy import region as layout
 from proxy.region import REGION_BYTES, identity
@@ -16,8 +17,8 @@ from proxy.sketch import CELLS
 
 WORDS_BYTES = 4096
 
-PLAN_SEQUENCE = 0
-LATCH = 1
+PLAN_SEQUENCE: Final = 0
+LATCH: Final = 1
 _LAYOUT = 2
 _HEARTBEATS = 8  # from here one a place; the words between are free
 MAX_PLACES = WORDS_BYTES // 8 - _HEARTBEATS  # 504: seven generations of 64 workers and some

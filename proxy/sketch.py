@@ -12,19 +12,20 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from struct import Struct
+from typing import Final
 
-OCTAVE_CELLS = 16  # a middle is then at most 1/32 away: the 5 % that design.md allows, with room
-LOWEST_OCTAVE = -20  # 2**-20 s is a microsecond
-OCTAVES = 27  # up to 128 s: a response head may take 60 s twice, once retried
-EDGES_S = [
+OCTAVE_CELLS: Final = 16  # a middle is then at most 1/32 away: the 5 % that design.md allows, with room
+LOWEST_OCTAVE: Final = -20  # 2**-20 s is a microsecond
+OCTAVES: Final = 27  # up to 128 s: a response head may take 60 s twice, once retried
+EDGES_S: Final = [
     math.ldexp(OCTAVE_CELLS + part, octave) / OCTAVE_CELLS
     for octave in range(LOWEST_OCTAVE, LOWEST_OCTAVE + OCTAVES)
     for part in range(OCTAVE_CELLS)
 ]
 EDGES_S.append(math.ldexp(1, LOWEST_OCTAVE + OCTAVES))
-CELLS = len(EDGES_S) + 1  # cell 0 lies below the first edge, the last one above the last edge
+CELLS: Final = len(EDGES_S) + 1  # cell 0 lies below the first edge, the last one above the last edge
 
-_PAIR = Struct("<QQ")
+_PAIR: Final = Struct("<QQ")
 
 
 def cell(seconds: float) -> int:

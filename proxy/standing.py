@@ -8,13 +8,14 @@ holds every method against it in every state. Time is the caller's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 # States.
-GOOD = 0
-EJECTED = 1  # it can be reached but failed too often; used again when too few others are left
-REFUSING = 2  # no connection, and it said so at once: worth a try where there is nothing better
-SILENT = 3  # no connection in time: never tried by a request
-PROBATION = 4  # a connection could be made again; one request at a time until the first answer
+GOOD: Final = 0
+EJECTED: Final = 1  # it can be reached but failed too often; used again when too few others are left
+REFUSING: Final = 2  # no connection, and it said so at once: worth a try where there is nothing better
+SILENT: Final = 3  # no connection in time: never tried by a request
+PROBATION: Final = 4  # a connection could be made again; one request at a time until the first answer
 
 # (state, event) -> states that may follow.
 TRANSITIONS: dict[tuple[int, str], frozenset[int]] = {

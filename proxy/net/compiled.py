@@ -16,8 +16,8 @@ from pathlib import Path
 
 MODULES = (
     "assign", "baggage", "body", "cookie", "counters", "decide", "errors", "exchange", "facts", "forward", "grammar",
-    "head", "http1", "identity", "memo", "preview", "region", "route", "sketch", "standing", "target", "websocket",
-    "net.accesslog", "net.downstream", "net.mirror", "net.pool", "net.relay", "net.server", "net.tunnel",
+    "head", "http1", "identity", "memo", "preview", "region", "route", "shared", "sketch", "standing", "target",
+    "websocket", "net.accesslog", "net.downstream", "net.mirror", "net.pool", "net.relay", "net.server", "net.tunnel",
     "net.upstream", "net.view",
 )  # fmt: skip
 LIBRARY = "cohort__mypyc"  # one library has all of them, as mypyc names it; the modules themselves only point to it

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy.errors import DownstreamError, ProxyError
 from proxy.forward import own_answer, sent_id
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from proxy.preface import Preface
 
 # A further reason to stop reading, beside those in `upstream`.
-HOLD_PIPELINE = 4  # enough requests wait behind the one under way
+HOLD_PIPELINE: Final = 4  # enough requests wait behind the one under way
 
-LINGER_IDLE_S = 1.0  # contract item 12: discard until idle for this long,
-LINGER_TOTAL_S = 5.0  # and never longer than this
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with time 0: close() sends RST
-_IN_ORDER = struct.pack("ii", 0, 0)
+LINGER_IDLE_S: Final = 1.0  # contract item 12: discard until idle for this long,
+LINGER_TOTAL_S: Final = 5.0  # and never longer than this
+_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with time 0: close() sends RST
+_IN_ORDER: Final = struct.pack("ii", 0, 0)
 
 
 class Downstream(asyncio.BufferedProtocol):

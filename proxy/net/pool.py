@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.standing import EJECTED, GOOD, PROBATION, REFUSING, Standing
 
 if TYPE_CHECKING:
     from proxy.net.upstream import Upstream
 
-SCAN = 8  # up to here the least-loaded endpoint is found by looking at all; beyond, by the best of three drawn
+SCAN: Final = 8  # up to here the least-loaded endpoint is found by looking at all; beyond, by the best of three drawn
 LAST_RESORT_S = 1.0  # how soon an arm that is down is probed, whatever the back-off says
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.body import LAST_CHUNK, BodyReader, Payload, body_reader, chunk
 from proxy.errors import DownstreamError, ProxyError, UpstreamError
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from proxy.net.downstream import Downstream
     from proxy.net.view import ArmView, View
 
-_SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-CLIENT_GONE = 499  # nginx's code for a client that left before the answer: a series of its own, never a failure
+_SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+CLIENT_GONE: Final = 499  # nginx's code for a client that left before the answer: a series of its own, never a failure
 
 
 class Relay:

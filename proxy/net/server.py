@@ -15,7 +15,7 @@ import ssl
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from proxy.config import ProxySettings
 from proxy.counters import EVIDENCE, Counters
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cohort.server")
 
-SWEEP_S = 0.25  # resolution of every time-out; a sweep of 10,000 connections takes 1 ms
+SWEEP_S: Final = 0.25  # resolution of every time-out; a sweep of 10,000 connections takes 1 ms
 RESET_POLL_S = 1.0  # how often paused clients are looked at for a reset
 LEAVE_S = 1.0  # for the closing of tunnels at the end of a drain
 BACKLOG = 4096  # uvloop listens again with 100 when it is not told
@@ -53,8 +53,8 @@ QUEUE_S = 1.0  # for accepting what waits on a socket that is given up
 RESERVED_FILES = 64  # descriptors kept for upstreams' control, logs and the loop itself
 READ_BYTES = 65_536
 LONG_READ_BYTES = 262_144  # half the system calls of 128 KiB, and still within the second cache
-RETRY_SHARE = 0.1  # contract item 15
-RETRY_RESERVE = 10  # retries within a window however few the requests
+RETRY_SHARE: Final = 0.1  # contract item 15
+RETRY_RESERVE: Final = 10  # retries within a window however few the requests
 RETRY_WINDOW_S = 10  # as Finagle and Linkerd
 LAG_S = 0.5  # a loop that comes this much too late must not take time-outs for other people's fault
 # What keeps us from connecting though the endpoint is well.

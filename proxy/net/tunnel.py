@@ -5,7 +5,7 @@ A tunnel stands where the relay stood that led to it, so connections call the sa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.exchange import FINISH
 from proxy.net.upstream import HOLD_PEER
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # A tunnel that its service breaks before this is a failed request, one that is older has been served. To count all at
 # their end would tell of the good ones hours after the bad ones, to count all at their beginning of no bad ones.
-COUNTED_AFTER_S = 10.0
+COUNTED_AFTER_S: Final = 10.0
 
 
 class Tunnel:

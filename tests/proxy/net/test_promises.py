@@ -368,7 +368,6 @@ async def test_a_synthetic_request_that_falls_back_stays_synthetic(free_port: Ca
         }  # fmt: skip
 
 
-@pytest.mark.pure  # a method is replaced
 async def test_a_fault_of_our_own_costs_its_client_alone_and_holds_no_place(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -212,6 +212,7 @@ class ProxySettings(Document):
     default_host: Annotated[str, Field(max_length=255)] = "localhost"  # for HTTP/1.0 requests without Host
     via: Annotated[str, Field(max_length=255), AfterValidator(_received_by)] | None = None  # no word of us unasked
     plan_file: str | None = None
+    initial_plan: str | None = None
     state_dir: str = "state"
     keys_dir: str = "keys"
     admin: Admin = Admin()

@@ -45,6 +45,7 @@ COMMANDS = {
     "preview": Entry("controller.cli.preview:command", "Print a link that pins a browser to a version.", STEER),
     "lint": Entry("controller.cli.lint:command", "Check documents before they are used.", FILES),
     "schema": Entry("controller.cli.schema:command", "Print the JSON schema of a document.", FILES),
+    "keys": Entry("controller.cli.keys:command", "Make the keys of an installation in a cluster.", FILES),
     "completion": Entry("controller.cli.completion:command", "Print the completion script of a shell.", OTHER),
     "version": Entry("controller.cli.version:command", "Print the version.", OTHER),
 }

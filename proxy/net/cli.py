@@ -105,7 +105,8 @@ def _serve(path: Path) -> int:
     except (ListenError, StateDirError) as error:
         return _refuse(path, [str(error)])
     except DocumentError as error:
-        return _refuse(base / str(start.settings.plan_file), [str(fault) for fault in error.faults])
+        named = start.settings.plan_file or start.settings.initial_plan
+        return _refuse(base / str(named), [str(fault) for fault in error.faults])
     return 0
 
 

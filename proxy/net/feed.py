@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from pathlib import Path
 
 from proxy import succession
 from proxy.document import DocumentError
@@ -17,7 +18,7 @@ log = logging.getLogger("cohort.plan")
 
 RETRY_S = 1.0  # after a plan that was refused for no fault of its own: a full disk, workers that died
 SETTLE_POLLS = 10  # a file that never rests must not keep the proxy from its start
-_LAST_GOOD, _FILE = "the last good plan", "the plan file"
+_LAST_GOOD, _FILE, _INITIAL = "the last good plan", "the plan file", "the initial plan"
 
 
 class Feed:
@@ -25,19 +26,22 @@ class Feed:
 
     Args:
         file: None where plans come by the admin API alone.
+        initial: A plan for the very first start, read only where there is no other; absent or missing: none.
     """
 
-    def __init__(self, keeper: Keeper, state: StateDir, file: PlanFile | None) -> None:
+    def __init__(self, keeper: Keeper, state: StateDir, file: PlanFile | None, initial: Path | None = None) -> None:
         self._keeper = keeper
         self._state = state
         self._file = file
+        self._initial = PlanFile(initial) if initial else None
         self._start: list[tuple[Plan, str]] = []
 
     async def read(self) -> None:
         """Read what there is at the start.
 
         Raises:
-            DocumentError: The plan file is bad, and there is no last good plan to serve instead.
+            DocumentError: The plan file is bad, and there is no last good plan to serve instead; or the initial one is,
+                and there is no other at all.
         """
         stored = await asyncio.to_thread(self._state.read_plan)
         offered = None
@@ -54,10 +58,18 @@ class Feed:
                 self._reject(self._file, error)
             else:
                 offered = (plan, self._file.modified_s) if plan else None
+        if offered is None and stored is None and await self._read_initial():
+            return
         if offered is None and stored is None:
             log.warning("no plan yet: not ready, clients get 503 until there is one")
         plans = succession.at_start(stored, offered)
         self._start = [(plan, _FILE if offered and plan is offered[0] else _LAST_GOOD) for plan in plans]
+
+    async def _read_initial(self) -> bool:
+        """Take the plan for the very first start; returns whether there is one."""
+        plan = await asyncio.to_thread(self._initial.read) if self._initial else None
+        self._start = [(plan, _INITIAL)] if plan else []
+        return plan is not None
 
     async def resume(self, path: str | None) -> None:
         """Go on in the place of another feed: offer the file's plan if it can be news.

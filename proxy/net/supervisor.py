@@ -117,7 +117,9 @@ class Supervisor:
             self._memory.board, self._state_dir, self._workers.stage, time.monotonic, time.time, self.discovery
         )
         self._plan_file = (base / settings.plan_file).absolute() if settings.plan_file else None
-        self._feed = Feed(self.keeper, self._state_dir, PlanFile(self._plan_file) if self._plan_file else None)
+        file = PlanFile(self._plan_file) if self._plan_file else None
+        initial = base / settings.initial_plan if settings.initial_plan else None
+        self._feed = Feed(self.keeper, self._state_dir, file, initial)
         self.reload = Reload(self._workers, self.keeper, self, inherited)
         self._breaker = LocalBreaker(self.keeper, self._regions, time.monotonic)
         self._breaker.trips |= inherited.trips if inherited else {}

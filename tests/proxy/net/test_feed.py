@@ -112,6 +112,37 @@ async def test_a_plan_that_workers_refuse_gives_way_to_the_other_one(source: Sou
     assert await source.start() == version(6)
 
 
+async def test_the_initial_plan_is_for_a_start_with_no_other(source: Source) -> None:
+    """kubernetes.md, one plan: live, last good, or the chart's initial one, in this order."""
+    first, other = version(1, rollout={"name": "checkout", "uid": "initial"}), version(7)
+    path = source.folder / "initial.yaml"
+    path.write_text(first.model_dump_json(by_alias=True))
+    source.feed = Feed(source.keeper, source.state, PlanFile(source.folder / "plan.yaml"), path)
+    assert await source.start() == first
+    following = asyncio.create_task(source.feed.follow())
+    path.write_text(version(2, rollout={"name": "checkout", "uid": "initial"}).model_dump_json(by_alias=True))
+    await asyncio.sleep(0.1)
+    following.cancel()
+    assert source.keeper.in_force is not None
+    assert source.keeper.in_force.plan == first
+    os.utime(source.folder / "state" / "plan.json", (1, 1))
+    source.state.write_plan(other)
+    again = Keeper(source.words, source.state, source.stage, lambda: 0.0, lambda: 0.0)
+    source.keeper, source.feed = again, Feed(again, source.state, None, path)
+    assert await source.start() == other
+
+
+async def test_a_bad_initial_plan_keeps_the_proxy_from_its_start_only_without_another(source: Source) -> None:
+    """Like a bad plan file."""
+    path = source.folder / "initial.yaml"
+    path.write_text("generation: 1\n")
+    source.feed = Feed(source.keeper, source.state, None, path)
+    with pytest.raises(DocumentError, match="rollout: required field is missing"):
+        await source.feed.read()
+    source.state.write_plan(version(7))
+    assert await source.start() == version(7)
+
+
 async def test_the_file_is_followed_and_tried_again_when_workers_died(source: Source) -> None:
     """Bad content is refused once; what was not the plan's fault is tried again."""
     write_plan(source.folder, version(1))

@@ -16,6 +16,8 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
+from controller.messages import PRINTABLE
+from controller.resource import RolloutAction
 from controller.spec import AnalysisTemplate, CanaryRollout, ControllerSettings
 from controller.version import LABEL, PortName
 from proxy.config import ProxySettings
@@ -23,7 +25,14 @@ from proxy.document import Document, duration_s, duration_text, percent_bp
 from proxy.plan import NAME, TOKEN, Plan, Revision
 
 PAGE = Path(__file__).parents[2] / "docs/configuration.md"
-ROOTS: tuple[type[Document], ...] = (ProxySettings, Plan, CanaryRollout, AnalysisTemplate, ControllerSettings)
+ROOTS: tuple[type[Document], ...] = (
+    ProxySettings,
+    Plan,
+    CanaryRollout,
+    AnalysisTemplate,
+    RolloutAction,
+    ControllerSettings,
+)
 MARK = re.compile(r"<!-- fields: (\S+)\.(\w+) -->\n\n((?:\|.*\n)*)")
 HEADER = "| field | value | default | what it is, and why the default |\n|---|---|---|---|\n"
 
@@ -45,6 +54,7 @@ SHAPES = {  # what a validator's function or a pattern stands for
     REVISION: "revision: letters, digits and `-_.:/@`",
     PORT_NAME: "name of a port",
     LABEL: "key of a label",
+    PRINTABLE: "text without control characters",
 }
 
 

@@ -26,6 +26,8 @@ PLURALS = {
 }
 ODD: tuple[Any, ...] = ("", "x", "/", "é", "0", "99h", -1, 0, 10**7, 1.5, True, [], {}, ["x", "x"])
 
+HUGE = "a{1000}" * 146  # 146,000 instructions
+
 # Every field that there is, so that each can be spoilt.
 VERSION = {"healthCheck": {"path": "/a?b", "interval": "2s", "timeout": "1s", "unhealthy": 2, "healthy": 1}}
 FULL = faulty.rollout_value(
@@ -196,6 +198,24 @@ def test_defaults_of_the_server_mean_what_the_file_means(definitions: Cluster, n
     value = WHOLE[name] | {"metadata": WHOLE[name]["metadata"] | {"namespace": namespace}}
     back = {key: made[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": value["metadata"]}
     assert parse_document(json.dumps(back)) == parse_document(json.dumps(value))
+
+
+def test_a_client_that_is_not_strict_loses_what_it_mistyped(definitions: Cluster, namespace: str) -> None:
+    """kubernetes.md, schema: such a route is for everyone, which is why kubectl's default is another."""
+    value = faulty.rollout_value(**faulty.match(path={"value": "/"}, clientNetwork=["192.0.2.0/24"]))
+    assert not is_linted(value)
+    assert "unknown field" in str(refusal(definitions, value))
+    value |= {"apiVersion": "cohort.dev/v1alpha1", "metadata": {"name": "checkout", "namespace": namespace}}
+    path = f"/apis/cohort.dev/v1alpha1/namespaces/{namespace}/canaryrollouts?fieldValidation=Ignore"
+    made = definitions.call("POST", path, value)["spec"]["routes"][0]["matches"]
+    assert made == [{"path": {"type": "PathPrefix", "value": "/"}}]
+
+
+def test_an_expression_that_is_too_large_for_a_proxy_is_known_to_lint_alone(definitions: Cluster) -> None:
+    """The one thing that the server cannot know of a document: its expressions have another bound than RE2's memory."""
+    value = faulty.rollout_value(**faulty.match(path={"type": "RegularExpression", "value": HUGE}))
+    assert not is_linted(value)
+    assert refusal(definitions, value) is None
 
 
 def test_the_shortest_rollout_gets_its_defaults(definitions: Cluster, namespace: str) -> None:

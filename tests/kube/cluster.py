@@ -25,8 +25,9 @@ from tests.kube import keys
 from tests.kube.keeper import Keeper
 from tests.kube.tools import find
 
+MANAGER = "kube-controller-manager"
 PATIENCE_S = 120.0  # for what takes three seconds on an idle machine
-PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "helm")
+PROGRAMS = ("etcd", "kube-apiserver", MANAGER, "kubectl", "helm")
 BRIDGE = "10.99.0.1"  # where pods find the API server
 SERVICES = "10.96.0.0/16"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -140,6 +141,15 @@ class Cluster:
         """End the controller manager."""
         self.keeper.stop("kube-controller-manager", signal.SIGKILL)
 
+    def mend(self) -> None:
+        """Start what a test has stopped and not started again, so that only its own assertion fails."""
+        starts = {"etcd": self.start_etcd, "kube-apiserver": self.start_api, MANAGER: self.start_controllers}
+        for name, start in starts.items():
+            if self.keeper.status(name) is None:
+                self.keeper.send(name, signal.SIGCONT)
+            else:
+                start()
+
     def _api_flags(self) -> Iterator[str]:
         policy = self.folder / "audit-policy.json"
         policy.write_text(json.dumps(AUDIT))
@@ -165,10 +175,9 @@ class Cluster:
         )
 
     def _manager_flags(self) -> Iterator[str]:
-        name = "kube-controller-manager"
-        user = {"client-certificate": str(self.keys.certificate(name)), "client-key": str(self.keys.key(name))}
+        user = {"client-certificate": str(self.keys.certificate(MANAGER)), "client-key": str(self.keys.key(MANAGER))}
         return _flags(
-            kubeconfig=self._kubeconfig(name, user),
+            kubeconfig=self._kubeconfig(MANAGER, user),
             service_account_private_key_file=self.keys.accounts,
             root_ca_file=self.keys.authority,
             use_service_account_credentials="true",

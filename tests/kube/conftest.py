@@ -58,6 +58,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     """A namespace of this test's own."""
     name = cluster.make_namespace()
     yield name
+    cluster.mend()
     cluster.call("DELETE", f"/api/v1/namespaces/{name}")
 
 
@@ -66,6 +67,7 @@ def restricted(cluster: Cluster) -> Iterator[str]:
     """The same where Pod Security enforces `restricted`."""
     name = cluster.make_namespace(**RESTRICTED)
     yield name
+    cluster.mend()
     cluster.call("DELETE", f"/api/v1/namespaces/{name}")
 
 

@@ -98,6 +98,16 @@ def test_a_frozen_api_server_answers_nobody_and_then_goes_on(cluster: Cluster) -
     cluster.until(lambda: cluster.call("GET", "/readyz") == "ok")
 
 
+def test_what_a_test_leaves_stopped_or_frozen_is_mended(cluster: Cluster) -> None:
+    """One that fails in the middle must not take all others with it."""
+    cluster.stop_controllers()
+    cluster.stop_api()
+    cluster.mend()
+    cluster.freeze_api()
+    cluster.mend()
+    assert cluster.exists("/api/v1/namespaces/default")
+
+
 def test_a_watch_from_before_a_compaction_is_answered_410(cluster: Cluster, namespace: str) -> None:
     """The API server's own memory of changes goes with its restart, etcd's with the compaction."""
     path = f"/api/v1/namespaces/{namespace}/configmaps"

@@ -20,7 +20,7 @@ import dns.rdatatype
 import dns.rrset
 
 from tests.kube.pods.network import BRIDGE
-from tests.kube.pods.services import CHAIN, ZONE, Record, answer
+from tests.kube.pods.services import CHAIN, Record, answer
 
 RELAY_PORT = 6443
 DNS_PORT = 53
@@ -131,7 +131,7 @@ def respond(data: bytes, zone: Zone) -> bytes:
     reply.flags |= dns.flags.AA
     name, kind = question.name.to_text(), dns.rdatatype.to_text(question.rdtype)
     found = answer(name, kind, zone())
-    if found is None and not name.lower().endswith(f"svc.{ZONE}."):
+    if found is None:
         found = _below(name, zone)
     if found is None:
         reply.set_rcode(dns.rcode.NXDOMAIN)

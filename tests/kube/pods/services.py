@@ -99,6 +99,7 @@ def records(services: Mapping[Key, Mapping[str, Any]], slices: Iterable[Mapping[
 
 
 def _headless(host: str, behind: Iterable[Endpoint]) -> Iterator[Record]:
+    yield Record(host, "", "")  # the name is there without endpoints too
     for one in behind:
         yield Record(host, "A", one.address)
         own = f"{one.hostname or one.address.replace('.', '-')}.{host}"

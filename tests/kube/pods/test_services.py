@@ -64,6 +64,7 @@ def test_names_are_those_of_the_specification() -> None:
     found = answer("shop.team.svc.cluster.local.", "A", headless) or ()
     assert [record.value for record in found] == ["10.99.0.2", "10.99.0.3"]
     assert answer("10-99-0-2.shop.team.svc.cluster.local.", "A", headless)
+    assert answer("shop.team.svc.cluster.local.", "A", records(service(clusterIP="None"), [])) == []
     other = [*records(service(type="ExternalName", externalName="shop.test."), [])]
     assert answer("shop.team.svc.cluster.local.", "A", other) == [
         Record("shop.team.svc.cluster.local", "CNAME", "shop.test")

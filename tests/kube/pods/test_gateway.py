@@ -37,7 +37,7 @@ def ask(name: str, kind: str = "A") -> dns.message.Message:
 def test_what_is_known_is_answered(name: str, kind: str, values: list[str]) -> None:
     reply = ask(name, kind)
     assert reply.rcode() == dns.rcode.NOERROR
-    assert [item.to_text() for records in reply.answer for item in records] == values
+    assert sorted(item.to_text() for records in reply.answer for item in records) == values  # dnspython mixes them
 
 
 @pytest.mark.parametrize("name", ["cart.team.svc.cluster.local", "shop.test", "shop"])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import yaml
+
 from tests.bench import render
-from tests.bench.render import CHARTS, PAGE, charts, documents, page
+from tests.bench.render import CHARTS, PAGE, TRIED, charts, documents, page
 
 
 def test_the_page_shows_what_was_measured() -> None:
@@ -18,3 +20,10 @@ def test_a_profile_is_shown_by_phase() -> None:
     assert "| read | 5.0 | 25% | recv |" in shown
     assert "| decide | 15.0 | 75% | hash |" in shown
     assert render._profile({}) == ""
+
+
+def test_what_was_tried_is_told_whole() -> None:
+    """An idea without its figures is an opinion."""
+    for entry in yaml.safe_load(TRIED.read_text()):
+        assert set(entry) == {"idea", "before", "after", "kept", "why"}
+        assert isinstance(entry["kept"], bool)

@@ -112,7 +112,8 @@ class Run:
     def steady(self, name: str, before: Sequence[Row], during: Sequence[Row], share: float) -> None:
         """The p99 of short requests has not grown by more than a share, and what this machine's own noise adds.
 
-        Some hundred requests have no p99 to speak of, so that CI looks at the p90.
+        Some hundred requests have no p99 to speak of, so that CI looks at the p90, with room for a machine that does
+        other things: what waits for a fault does so for seconds.
         """
         part = self.scale.pick(0.99, 0.9)
         usual, now = (
@@ -120,7 +121,7 @@ class Run:
             for rows in (before, during)
         )
         self.check.says(f"{name} p{part * 100:.0f} before", usual, "ms")
-        self.check.at_most(f"{name} p{part * 100:.0f}", now, usual * (1 + share) + self.scale.pick(10, 100), "ms")
+        self.check.at_most(f"{name} p{part * 100:.0f}", now, usual * (1 + share) + self.scale.pick(10, 500), "ms")
 
     def _tell(self, rows: Sequence[Row]) -> None:
         if rows:

@@ -122,6 +122,32 @@ class Admin(Document):
         return self
 
 
+class ControlTls(Document):
+    """What the control port shows: the installation's own certificate, which whoever asks has pinned.
+
+    Attributes:
+        cert_file: The certificate, PEM. Read again when it changes.
+        key_file: Its private key.
+    """
+
+    cert_file: FilePath = "keys/tls.crt"
+    key_file: FilePath = "keys/tls.key"
+
+
+class Control(Document):
+    """Where the other replicas' controllers ask, in a cluster: by TLS and with a token, three things and no others.
+
+    Attributes:
+        listen: Empty: there is no such port.
+        token_file: Read at each request.
+        tls: What it shows.
+    """
+
+    listen: Listen | Literal[""] = ""
+    token_file: FilePath = "keys/control"
+    tls: ControlTls = ControlTls()
+
+
 class Metrics(Document):
     """Where Prometheus and probes ask."""
 
@@ -216,6 +242,7 @@ class ProxySettings(Document):
     state_dir: str = "state"
     keys_dir: str = "keys"
     admin: Admin = Admin()
+    control: Control = Control()
     metrics: Metrics = Metrics()
     log: Log = Log()
     endpoints: Endpoints = Endpoints()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -511,6 +512,17 @@ class Plan(Document):
     def digest(self) -> str:
         """32 hexadecimal digits that differ when any field does."""
         return hashlib.blake2b(self.model_dump_json(by_alias=True).encode(), digest_size=16).hexdigest()
+
+    @property
+    def core_digest(self) -> str:
+        """The same for plans that differ in nothing but endpoints, their version and the salt.
+
+        What is left at its default is left out, so that two versions of cohort agree on it.
+        """
+        without: Any = {"salt": True, "endpoints_version": True, "arms": {"__all__": {"endpoints"}}}
+        value = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=without)
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property
     def etag(self) -> str:

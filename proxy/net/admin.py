@@ -53,10 +53,12 @@ class AccessRules:
     Args:
         token: None where the mode of the socket's file is the guard.
         now: Monotonic seconds.
+        hosts: What Host may say; none: anything, where a certificate is pinned.
     """
 
-    def __init__(self, token: str | None, now: Callable[[], float]) -> None:
+    def __init__(self, token: str | None, now: Callable[[], float], hosts: frozenset[str] = HOSTS) -> None:
         self._expected = token.encode() if token is not None else None
+        self._hosts = hosts
         self._now = now
         self._failures = 0.0
         self._failed_at = 0.0
@@ -69,7 +71,7 @@ class AccessRules:
         """
         host = request.headers.get("Host", "").lower()
         name, _, port = host.rpartition(":")
-        if (name if port.isdecimal() else host) not in HOSTS:
+        if self._hosts and (name if port.isdecimal() else host) not in self._hosts:
             raise Refused(403, f"Host: expected one of {', '.join(sorted(HOSTS))}, with or without a port")
         if request.headers.get("Origin", f"http://{host}").lower() != f"http://{host}":
             raise Refused(403, "Origin: pages of other sites may not ask")
@@ -78,6 +80,10 @@ class AccessRules:
             allowed = (JSON, YAML) if request.path == "/plan" else (JSON,)
             if request.content_type not in allowed or request.headers.get("Content-Encoding"):
                 raise Refused(415, f"Content-Type: expected {' or '.join(allowed)}, without Content-Encoding")
+
+    def expect(self, token: str) -> None:
+        """From now on this is the token."""
+        self._expected = token.encode()
 
     def _check_token(self, given: str) -> None:
         if self._expected is None:
@@ -140,6 +146,12 @@ def probes(supervisor: Supervisor) -> list[web.RouteDef]:
         return _json({"healthy": True})  # that there is an answer says all: workers are the supervisor's care
 
     return [web.get("/ready", ready), web.get("/healthz", healthz)]
+
+
+def replica_routes(supervisor: Supervisor) -> list[web.RouteDef]:
+    """What controllers of other replicas may ask: ``GET /state /stats`` and ``POST /abort``."""
+    api = _Admin(supervisor)
+    return [web.get("/state", api.get_state), web.get("/stats", api.get_stats), web.post("/abort", api.abort)]
 
 
 @web.middleware

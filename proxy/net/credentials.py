@@ -41,11 +41,13 @@ class Credentials:
         listeners: The pairs of each listener; none where it has no TLS.
         authorities: Whom services' certificates must come from, PEM; None: whom the system trusts.
         client: What services are shown.
+        control: What the control port shows; None: there is none.
     """
 
     listeners: tuple[tuple[Pair, ...], ...] = ()
     authorities: bytes | None = None
     client: Pair | None = None
+    control: Pair | None = None
 
     def document(self) -> dict[str, Any]:
         """As it goes to a worker."""
@@ -53,16 +55,19 @@ class Credentials:
             "listeners": [[_said(pair) for pair in pairs] for pairs in self.listeners],
             "authorities": None if self.authorities is None else self.authorities.decode("latin-1"),
             "client": self.client and _said(self.client),
+            "control": self.control and _said(self.control),
         }
 
     @classmethod
     def parse(cls, document: dict[str, Any]) -> Credentials:
         """The same read back."""
         authorities, client = document["authorities"], document["client"]
+        control = document.get("control")  # of a version of before
         return cls(
             tuple(tuple(_heard(pair) for pair in pairs) for pairs in document["listeners"]),
             None if authorities is None else authorities.encode("latin-1"),
             client and _heard(client),
+            control and _heard(control),
         )
 
 
@@ -81,6 +86,7 @@ def paths(settings: ProxySettings, base: Path) -> list[Path]:
     """Every file that `read` reads."""
     pairs: list[Any] = [pair for listener in settings.listeners if listener.tls for pair in listener.tls.certificates]
     pairs.append(settings.upstream_tls)
+    pairs += [settings.control.tls] if settings.control.listen else []
     named = [name for pair in pairs for name in (pair.cert_file, pair.key_file)]
     return [base / name for name in (*named, settings.upstream_tls.ca_file) if name is not None]
 
@@ -109,9 +115,13 @@ def read(settings: ProxySettings, base: Path) -> Credentials:
         reading.check("upstreamTls.caFile", upstream.ca_file, lambda: upstream_context(Credentials((), authorities)))
     if upstream.cert_file is not None and upstream.key_file is not None:
         client = reading.pair("upstreamTls", KeyPair(cert_file=upstream.cert_file, key_file=upstream.key_file))
+    control = None
+    if settings.control.listen:
+        names = settings.control.tls
+        control = reading.pair("control.tls", KeyPair(cert_file=names.cert_file, key_file=names.key_file))
     if faults:
         raise DocumentError(faults)
-    return Credentials(listeners, authorities, client)
+    return Credentials(listeners, authorities, client, control)
 
 
 def _pairs(tls: ListenerTls | None) -> tuple[KeyPair, ...]:
@@ -243,6 +253,20 @@ class Presented:
         """The name that a client asked for, empty without one, and the certificate that it got."""
         asked = handshake.asked if isinstance(handshake, _ServerObject) else ""
         return asked, self._certificates[choose(self._certificates, host_name(asked)) if asked else 0]
+
+
+def control_context(pair: Pair, context: ssl.SSLContext | None = None) -> ssl.SSLContext:
+    """How the control port meets who asks; given one, its next handshakes show this pair.
+
+    Raises:
+        OSError: The pair cannot be used.
+    """
+    if context is None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3  # both ends are ours
+        _harden(context)
+    _load(context, pair)
+    return context
 
 
 def upstream_context(credentials: Credentials) -> ssl.SSLContext:

@@ -86,6 +86,7 @@ class InForce:
     sequence: int
     document: str
     digest: str
+    core: str
     etag: str
     since_s: float
 
@@ -97,6 +98,7 @@ class InForce:
             "uid": self.plan.rollout.uid,
             "revision": self.plan.revision,
             "digest": self.digest,
+            "core": self.core,
             "etag": self.etag,
         }
 
@@ -164,7 +166,7 @@ class Keeper:
         self.latch, self.is_stored = latch, is_stored
         if plan is not None:
             document = plan.model_dump_json(by_alias=True)
-            self.in_force = InForce(plan, sequence, document, plan.digest, plan.etag, since_s)
+            self.in_force = InForce(plan, sequence, document, plan.digest, plan.core_digest, plan.etag, since_s)
         self._latches = self._words.latch
 
     @property
@@ -222,7 +224,7 @@ class Keeper:
         # Numbers are never used twice: a worker may still hold one that was staged and never flipped.
         self._sequence += 1
         document = plan.model_dump_json(by_alias=True)
-        offered = InForce(plan, self._sequence, document, plan.digest, plan.etag, self._now())
+        offered = InForce(plan, self._sequence, document, plan.digest, plan.core_digest, plan.etag, self._now())
         try:
             await self._stage(offered.sequence, document)
         except StageError as error:

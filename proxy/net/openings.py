@@ -23,7 +23,7 @@ from proxy.net.sockets import (
     text,
 )
 
-TRAFFIC, METRICS, ADMIN = "listeners", "metrics", "admin"
+TRAFFIC, METRICS, ADMIN, CONTROL = "listeners", "metrics", "admin", "control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Use:
     """What a socket is for.
 
     Attributes:
-        kind: A field of the settings: listeners, metrics or admin.
+        kind: A field of the settings: listeners, metrics, admin or control.
         address: As the settings write it.
         turn: The how-manieth listener of this address, from 0: port 0 may be there twice.
         slot: Of the worker; 0 for sockets of the supervisor itself.
@@ -94,6 +94,8 @@ class Openings:
                 self._open_listener(use, f"listeners[{index}].address")
             self._open_own(Use(METRICS, settings.metrics.listen), "metrics.listen")
             self._open_own(Use(ADMIN, settings.admin.listen), "admin.listen")
+            if settings.control.listen:
+                self._open_own(Use(CONTROL, settings.control.listen), "control.listen")
             stack.pop_all()
         self.dropped = [opening for openings in self._before.values() for opening in openings]
 

@@ -45,7 +45,10 @@ def read_start(path: Path) -> Start:
         load_keys(base / settings.keys_dir)
     except (KeyFileError, OSError) as error:
         raise DocumentError([Fault("keysDir", str(error))]) from None
-    return Start(settings, _read_token(base, settings.admin.token_file), found)
+    if settings.control.listen:
+        read_token(base / settings.control.token_file, "control.tokenFile")
+    token = settings.admin.token_file
+    return Start(settings, read_token(base / token, "admin.tokenFile") if token is not None else None, found)
 
 
 def read_document(path: Path) -> Any:
@@ -60,14 +63,16 @@ def read_document(path: Path) -> Any:
         raise DocumentError([Fault("", f"cannot be read: {error.strerror or error}")]) from None
 
 
-def _read_token(base: Path, name: str | None) -> str | None:
-    if name is None:
-        return None
+def read_token(path: Path, field_path: str) -> str:
+    """The token in a file.
+
+    Raises:
+        DocumentError: There is none that could be one; ``field_path`` says where the file is named.
+    """
     try:
-        token = (base / name).read_text().strip()
+        token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise DocumentError([Fault("admin.tokenFile", f"{base / name} cannot be read: {error}")]) from None
+        raise DocumentError([Fault(field_path, f"{path} cannot be read: {error}")]) from None
     if len(token) < TOKEN_CHARS or not token.isascii() or not token.isprintable():
-        message = f"{base / name}: expected at least {TOKEN_CHARS} printable ASCII characters"
-        raise DocumentError([Fault("admin.tokenFile", message)])
+        raise DocumentError([Fault(field_path, f"{path}: expected at least {TOKEN_CHARS} printable ASCII characters")])
     return token

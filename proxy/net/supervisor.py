@@ -25,6 +25,7 @@ from proxy.net import compiled, handover, logs
 from proxy.net.admin import AccessRules, admin_app
 from proxy.net.breaker import LocalBreaker
 from proxy.net.checks import HttpProbe
+from proxy.net.control import ControlTls, control_app
 from proxy.net.credfiles import POLL_S as CREDENTIALS_POLL_S
 from proxy.net.credfiles import CredentialFiles
 from proxy.net.discovery import Discovery
@@ -33,7 +34,7 @@ from proxy.net.feed import Feed
 from proxy.net.handover import Handover, WorkerRecord
 from proxy.net.keeper import Keeper
 from proxy.net.memory import SharedMemory
-from proxy.net.openings import ADMIN, METRICS, Opening, Openings
+from proxy.net.openings import ADMIN, CONTROL, METRICS, Opening, Openings
 from proxy.net.planfile import PlanFile
 from proxy.net.reload import Reload
 from proxy.net.resolver import Resolver
@@ -83,6 +84,8 @@ class Supervisor:
         self._inherited = inherited
         self._credentials = CredentialFiles(settings, base, start.credentials)
         self._credentials.refused = inherited.credentials_refused if inherited else 0
+        shown = self._credentials.current.control
+        self._control_tls = ControlTls(shown) if shown else None
         self._dropped = inherited.dropped if inherited else 0
         self._level = inherited.level if inherited and inherited.settings_level == settings.log.level else None
         self._leave = asyncio.Event()
@@ -147,9 +150,17 @@ class Supervisor:
         rules = AccessRules(self._start.token, time.monotonic)
         self._admin = Site(admin_app(self, rules, self._admit), _dups(self._openings.own(ADMIN)))
         self._exposition = Site(exposition_app(self), _dups(self._openings.own(METRICS)))
+        self._sites = [self._admin, self._exposition]
+        if self._control_tls:
+            token_file = self._base / self.settings.control.token_file
+            app = control_app(self, token_file, time.monotonic, self._admit_replica)
+            self._sites.append(Site(app, _dups(self._openings.own(CONTROL)), self._control_tls.context))
 
     def _admit(self, request: Any) -> None:
         self._admin.admit(request)
+
+    def _admit_replica(self, request: Any) -> None:
+        self._sites[-1].admit(request)
 
     # --- what the admin API and the metrics ask
 
@@ -219,6 +230,7 @@ class Supervisor:
             "draining": self._workers.is_draining,
             "listeners": self._listeners,
             "metrics": [text(sock) for sock in self._openings.own(METRICS)],
+            "control": [text(sock) for sock in self._openings.own(CONTROL)],
             "plan": in_force.summary() if in_force else None,
             "latch": latch.model_dump(mode="json", by_alias=True) if latch else None,
             "latchStored": self.keeper.is_stored,
@@ -283,7 +295,7 @@ class Supervisor:
     async def fall_silent(self) -> None:
         """Finish answers of the APIs; who asks from now on waits for `speak_again`, or for the next image."""
         async with asyncio.TaskGroup() as tasks:
-            for site in (self._admin, self._exposition):
+            for site in self._sites:
                 tasks.create_task(site.close())
 
     async def speak_again(self) -> None:
@@ -292,7 +304,7 @@ class Supervisor:
         await self._speak()
 
     async def _speak(self) -> None:
-        for site in (self._admin, self._exposition):
+        for site in self._sites:
             await site.open()
 
     def forget(self, opening: Opening) -> None:
@@ -403,6 +415,8 @@ class Supervisor:
             await asyncio.sleep(CREDENTIALS_POLL_S)
             if await asyncio.to_thread(self._credentials.look, time.time()):
                 self._workers.trust(self._credentials.current.document())
+                if self._control_tls:
+                    self._control_tls.renew(self._credentials.current.control)
 
     async def _drain(self) -> None:
         await self._leave.wait()

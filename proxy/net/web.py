@@ -10,6 +10,7 @@ import asyncio
 import logging
 import resource
 import socket
+import ssl
 from collections.abc import Sequence
 from http import HTTPStatus
 from weakref import WeakSet
@@ -22,6 +23,7 @@ log = logging.getLogger("cohort.web")
 SERVER = "cohort"  # what Server says: versions of libraries are nobody's business
 CONNECTIONS = 128  # of one server; a controller needs one, Prometheus two
 STRANGER_S = 10.0  # Prometheus' default time-out of a scrape
+HANDSHAKE_S = 5.0  # of TLS; a stranger's too
 CLOSE_S = 2.0  # for answers under way at the end
 LINGER_S = 2.0  # for the rest of a request's body that nobody wants
 
@@ -32,9 +34,12 @@ class Site:
     Args:
         app: Answers the requests.
         sockets: Listening; closed by `close`.
+        tls: What is shown; None: it is not spoken.
     """
 
-    def __init__(self, app: web.Application, sockets: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, app: web.Application, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None
+    ) -> None:
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -44,14 +49,14 @@ class Site:
         )
         app.on_response_prepare.append(_hide_versions)
         self._sockets = sockets
+        self._tls = tls
         self._room = _room()
-        self._known: WeakSet[asyncio.Transport] = WeakSet()
+        self._known: WeakSet[RequestHandler] = WeakSet()
         self._servers: list[asyncio.Server] = []
 
     def admit(self, request: web.Request) -> None:
         """Let the connection of this request stay for as long as it likes: whoever asks has shown that he may."""
-        if request.transport is not None:
-            self._known.add(request.transport)
+        self._known.add(request.protocol)
 
     async def open(self) -> None:
         """Begin to answer."""
@@ -61,7 +66,11 @@ class Site:
             if sock.family == socket.AF_UNIX:
                 self._servers.append(await loop.create_unix_server(self._connect, sock=sock))
             else:
-                self._servers.append(await loop.create_server(self._connect, sock=sock))
+                limit_s = HANDSHAKE_S if self._tls else None
+                server = await loop.create_server(
+                    self._connect, sock=sock, ssl=self._tls, ssl_handshake_timeout=limit_s
+                )
+                self._servers.append(server)
 
     async def close(self) -> None:
         """Finish answers under way, then close every connection."""
@@ -80,7 +89,7 @@ class Site:
         return handler
 
     def _look(self, handler: RequestHandler) -> None:
-        if handler.transport is not None and handler.transport not in self._known:
+        if handler.transport is not None and handler not in self._known:
             handler.force_close()
 
 
@@ -105,7 +114,7 @@ def silent(server: web.Server) -> RequestHandler:
 class _Handler(RequestHandler):
     """Says nothing of what it could not read: a faulty head may hold a token, and aiohttp would repeat it."""
 
-    __slots__ = ()
+    __slots__ = ("__weakref__",)
 
     def handle_error(
         self,

@@ -81,6 +81,7 @@ class FakeProxy:
                 "uid": plan.rollout.uid,
                 "revision": plan.revision,
                 "digest": plan.digest,
+                "core": plan.core_digest,
                 "etag": plan.etag,
             },
             "latch": self.latch,

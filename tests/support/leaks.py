@@ -11,7 +11,7 @@ from pathlib import Path
 
 # A closed transport lets its socket go in a later turn of the loop, a killed child is reaped by a thread; on a busy
 # machine both take their time.
-GRACE_S = 5.0
+GRACE_S = 2.0
 
 
 def open_sockets() -> frozenset[str]:

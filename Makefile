@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(shell for python in /usr/bin/python3 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python; done) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled demo test test-kube kube-tools check style types arch bench bench-docs faults soak fuzz faults-docs image docs clean
+.PHONY: help setup compiled demo test test-kube kube-tools check style types arch bench bench-docs profile faults soak fuzz faults-docs image docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,11 @@ bench: setup ## what a request costs, beside nginx, HAProxy, Envoy and Caddy; AR
 	$(MAKE) --no-print-directory compiled
 	$(BIN)/python -m tests.bench $(ARGS)
 
+profile: setup ## where the microseconds of a request go: phases, and profile/flame.svg
+	sh tests/support/components.sh
+	$(MAKE) --no-print-directory compiled
+	$(BIN)/python -m tests.bench.profile $(ARGS)
+
 bench-docs: setup ## docs/performance.md from the last result
 	$(BIN)/python -m tests.bench.render
 
@@ -82,4 +87,4 @@ docs: bench-docs faults-docs ## every generated page
 	$(BIN)/python -m tests.docs
 
 clean: ## all that is not under version control
-	rm -rf .venv dist proxy/_compiled .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf .venv dist profile proxy/_compiled .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

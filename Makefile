@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(shell for python in /usr/bin/python3 python3; do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python; done) python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled demo test test-kube kube-tools check style types arch bench bench-docs profile faults soak fuzz faults-docs image docs clean
+.PHONY: help setup compiled demo test test-kube kube-tools check style types arch bench profile bench-docs faults soak fuzz faults-docs image docs clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

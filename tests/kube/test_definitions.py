@@ -211,9 +211,27 @@ def test_a_client_that_is_not_strict_loses_what_it_mistyped(definitions: Cluster
     assert made == [{"path": {"type": "PathPrefix", "value": "/"}}]
 
 
-def test_an_expression_that_is_too_large_for_a_proxy_is_known_to_lint_alone(definitions: Cluster) -> None:
-    """The one thing that the server cannot know of a document: its expressions have another bound than RE2's memory."""
-    value = faulty.rollout_value(**faulty.match(path={"type": "RegularExpression", "value": HUGE}))
+@pytest.mark.parametrize(
+    "spec",
+    [
+        faulty.match(clientNetworks=["192.0.2.0/255.255.255.0"]),
+        faulty.match(clientNetworks=["::ffff:192.0.2.1"]),
+        faulty.match(clientNetworks=["fe80::1%eth0"]),
+        {"stable": {"addresses": ["[0::1]:80"], "revision": "v1"}},
+    ],
+    ids=["mask", "within", "zone", "spelling"],
+)
+def test_addresses_have_one_spelling_for_the_server(definitions: Cluster, spec: Json) -> None:
+    """What it refuses beyond lint: another spelling of what can be said."""
+    value = faulty.rollout_value(**spec)
+    assert is_linted(value)
+    assert refusal(definitions, value) is not None
+
+
+@pytest.mark.parametrize("expression", [HUGE, r"\x{100}"], ids=["memory", "byte"])
+def test_an_expression_that_no_proxy_can_hold_is_known_to_lint_alone(definitions: Cluster, expression: str) -> None:
+    """What the server cannot know: its own expressions have no bound of memory, and are not about bytes."""
+    value = faulty.rollout_value(**faulty.match(path={"type": "RegularExpression", "value": expression}))
     assert not is_linted(value)
     assert refusal(definitions, value) is None
 

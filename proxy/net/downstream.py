@@ -8,6 +8,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Final, cast
 
+from proxy.body import Payload
 from proxy.errors import DownstreamError, ProxyError
 from proxy.forward import own_answer, sent_id
 from proxy.http1 import Request, request_head_end
@@ -324,7 +325,7 @@ class Downstream(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.write(data)
 
-    def pass_on(self, head: bytes, body: memoryview) -> None:
+    def pass_on(self, head: bytes, body: Payload) -> None:
         """Send bytes of an answer of which the second part need not be copied if they leave at once."""
         transport = self._transport
         if transport is None:

@@ -10,6 +10,8 @@ import struct
 import sys
 import termios
 
+from proxy.body import Payload
+
 _FOUR_BYTES = b"\0" * 4
 _SO_MEMINFO = 55  # asm-generic/socket.h; the socket module does not name it
 _MEMINFO = struct.Struct("6I")
@@ -46,7 +48,7 @@ def room(descriptor: int) -> int:
     return max(0, numbers[_SNDBUF] - numbers[_WMEM_QUEUED]) // 2
 
 
-def write_now(transport: asyncio.Transport, descriptor: int, head: bytes, body: memoryview) -> None:
+def write_now(transport: asyncio.Transport, descriptor: int, head: bytes, body: Payload) -> None:
     """Write both in one system call, uncopied, and leave to the transport what the kernel does not take.
 
     Args:

@@ -13,7 +13,7 @@ from proxy.http1 import CHUNKED, UNTIL_CLOSE, Request, Response
 from proxy.net.mirror import SOURCE, Copy
 from proxy.net.pool import Endpoint, Room
 from proxy.net.tunnel import Tunnel
-from proxy.net.upstream import HOLD_PEER, NEVER, Upstream
+from proxy.net.upstream import HOLD_PEER, LONG_BYTES, NEVER, Upstream
 from proxy.websocket import check_granted
 
 if TYPE_CHECKING:
@@ -358,7 +358,7 @@ class Relay:
         self.sent = len(payload)
         if self._length == CHUNKED:
             payload = self._chunks(payload, reader)
-        if isinstance(payload, memoryview):
+        if len(payload) >= LONG_BYTES:
             client.pass_on(head, payload)
         else:
             client.write(head + payload if payload else head)

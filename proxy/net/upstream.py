@@ -246,7 +246,8 @@ class Upstream(asyncio.BufferedProtocol):
             self._is_long = False
             relay.response_head(response, data, COMPLETE)
             return
-        self._is_long = response.length >= LONG_BYTES
+        # Of a body in chunks nobody knows how long it will be; one that fills a read is long, and so may be the next.
+        self._is_long = response.length >= LONG_BYTES or len(data) + end >= len(self._server.read_buffer)
         reader = self._reader = body_reader(response.length, _broken, limits)
         relay.response_head(response, reader.feed(data) if data else b"", reader)
 

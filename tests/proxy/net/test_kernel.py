@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from proxy.body import LAST_CHUNK, ChunkedBody, chunk
+from proxy.errors import UpstreamError
+from proxy.http1 import HeadLimits
 from proxy.net.kernel import queued, room
 from proxy.net.upstream import UNSENT_BYTES
 from tests.support.dataplane import Handler, Proxy, Service, plan, series, service, until
@@ -109,6 +112,33 @@ async def test_slow_readers_get_every_byte_and_are_held_to_one_read_each(proxy: 
         for size in (4_800_000, 4_900_000, 5_000_000):
             tasks.create_task(read(size))
     assert 0 < most <= 3 * (65_536 + UNSENT_BYTES + 1024)
+
+
+@pytest.mark.parametrize("sizes", [(100_000, 5), (70_000, 16_384), (1_000, 300_000)], ids=str)
+async def test_long_bodies_in_chunks_come_whole(sizes: tuple[int, int]) -> None:
+    """Heads of long answers leave with the beginning of the body, whatever its framing; twice on each connection."""
+
+    def handler(running: Service) -> Handler:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                await running.read_head(reader)
+                writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                writer.write(b"".join(map(chunk, parts)) + LAST_CHUNK)
+
+        return serve
+
+    parts = [body(size) for size in sizes]
+    async with service(handler) as (running, port), Proxy({}) as proxy:
+        proxy.adopt(plan([port], []))
+        answers = await proxy.ask(GET + GET + LAST)
+        whole = b"".join(parts)
+        found = []
+        while answers:
+            reader = ChunkedBody(lambda message: UpstreamError("protocol", message), HeadLimits())
+            found.append(reader.feed(answers.partition(b"\r\n\r\n")[2]))
+            answers = reader.rest
+        assert found == [whole] * 3
+        assert running.connections == 1
 
 
 async def test_bytes_behind_a_long_body_are_surplus() -> None:

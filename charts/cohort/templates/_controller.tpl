@@ -1,0 +1,39 @@
+{{/* What both containers see. */}}
+{{- define "cohort.mounts" -}}
+- {name: config, mountPath: /etc/cohort/config, readOnly: true}
+- {name: keys, mountPath: /etc/cohort/keys, readOnly: true}
+- {name: run, mountPath: /run/cohort}
+{{- end -}}
+
+{{/* No startup probe: it would hold the proxy back behind a controller that cannot start. */}}
+{{- define "cohort.controller" -}}
+{{- $controller := .Values.controller -}}
+- name: controller
+  image: {{ include "cohort.image" . }}
+  imagePullPolicy: {{ .Values.image.pullPolicy }}
+  {{- if $controller.nativeSidecar }}
+  restartPolicy: Always
+  {{- end }}
+  args:
+    - controller
+    - --kube
+    - --namespace={{ .Release.Namespace }}
+    - --rollout={{ include "cohort.rolloutName" . }}
+    - --settings=/etc/cohort/config/controller.yaml
+    {{- range $controller.extraArgs }}
+    - {{ . | quote }}
+    {{- end }}
+  env:
+    - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+    - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+    - {name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
+    - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+    {{- with $controller.extraEnv }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  resources: {{- toYaml $controller.resources | nindent 4 }}
+  securityContext: {{- include "cohort.containerSecurity" . | nindent 4 }}
+  volumeMounts:
+    {{- include "cohort.mounts" . | nindent 4 }}
+    - {name: token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
+{{- end -}}

@@ -137,6 +137,7 @@ class Response:
         keep_alive: The service leaves the connection open.
         upgrade: What a 101 switches to, lower-case, if it says so as it must; empty in any other answer.
         is_shared: Remembered by `memo.ResponseMemo`, and then `told` is what `rules` made of the fields.
+        said: The head that clients got last, behind the ``Date`` and framing lines that it was made with.
     """
 
     status: int
@@ -150,6 +151,7 @@ class Response:
     is_shared: bool = False
     rules: ResponseRules | None = None
     told: ToldAnswer = (b"", b"", None, b"")
+    said: tuple[bytes, bytes, bytes] = (b"", b"", b"")
 
 
 def parse_request(head: bytes, limits: HeadLimits) -> Request:

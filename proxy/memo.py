@@ -2,7 +2,8 @@
 
 A client on a kept connection sends the same fields with each request, and all browsers of one kind send the same ones
 but for Cookie. So the lines behind the request line, without the Cookie line, are looked up in a bounded dictionary.
-What it holds was read by `http1.parse_request`; the request line and the cookie's value are checked each time.
+What it holds was read by `http1.parse_request`; the cookie's value is checked each time, and so is a request line that
+is not among the last ones.
 Nothing of a decision is remembered here, nor any value that is a client's alone.
 """
 
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
 
 MAX_BLOCKS: Final = 1024  # kinds of clients at one time; 8 MB at the most, 1 MB with common browsers
 MAX_BLOCK_BYTES: Final = 2048  # a browser's fields without cookies have 400 to 1,000
+MAX_LINES: Final = 4096  # request lines; 2 MB at the most
+MAX_LINE_BYTES: Final = 128
 MAX_RESPONSES: Final = 512  # heads; 2 MB at the most
 MAX_RESPONSE_BYTES: Final = 1024
 MAX_SEEN: Final = 8192  # blocks that came once; only a second one is kept, so that unique ones push nobody out
 _SPECIAL: Final = frozenset((b"CONNECT", b"OPTIONS", b"TRACE"))  # their fields mean something else, or nothing
+
+Line = tuple[bytes, bytes, bytes, bytes | None]  # method, target, path, query or None
 
 
 class Block:
@@ -76,6 +81,7 @@ class HeadMemo:
     def __init__(self, limits: HeadLimits) -> None:
         self._limits = limits
         self._blocks: dict[bytes, Block] = {}
+        self._lines: dict[bytes, Line] = {}
         self._seen = _Seen()
 
     def parse(self, head: bytes) -> Request:
@@ -98,16 +104,29 @@ class HeadMemo:
         block = self._blocks.get(key)
         if block is None:
             return self._learn(head, key, cookie is not None)
-        match = PLAIN_REQUEST_LINE.fullmatch(head, 0, line_end)
-        if match is None or (cookie is not None and not PLAIN_VALUE.fullmatch(cookie)):
+        first = head[:line_end]
+        line = self._lines.get(first) or self._read_line(first)
+        if line is None or (cookie is not None and not PLAIN_VALUE.fullmatch(cookie)):
             return parse_request(head, self._limits)
-        method, target, path, query = match.groups()
-        if method in _SPECIAL or len(target) > self._limits.target_bytes:
-            return parse_request(head, self._limits)
+        method, target, path, query = line
         return Request(
             method, target, path, query or b"", query is not None, True, block.host, block.fields, block.length,
             block.keep_alive, block.expect_continue, block.te_trailers, None, cookie, block,
         )  # fmt: skip
+
+    def _read_line(self, first: bytes) -> Line | None:
+        """Take a plain request line apart, and keep a short one; None for any other line."""
+        match = PLAIN_REQUEST_LINE.fullmatch(first)
+        if match is None:
+            return None
+        line: Line = (match[1], match[2], match[3], match[4])
+        if line[0] in _SPECIAL or len(line[1]) > self._limits.target_bytes:
+            return None
+        if len(first) <= MAX_LINE_BYTES:
+            if len(self._lines) >= MAX_LINES:
+                self._lines.clear()
+            self._lines[first] = line
+        return line
 
     def _learn(self, head: bytes, key: bytes, has_cookie: bool) -> Request:
         """Parse, and keep the block if it comes for the second time and is as plain as `parse` takes it for."""

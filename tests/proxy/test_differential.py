@@ -258,7 +258,7 @@ def outcome(parse: Callable[[bytes], Request | Response], head: bytes) -> object
         message = parse(head)
     except ProxyError as error:
         return error.status, str(error)
-    ignored = ("block", "is_shared", "rules", "told")
+    ignored = ("block", "is_shared", "rules", "told", "said")
     return {field.name: getattr(message, field.name) for field in fields(message) if field.name not in ignored}
 
 

@@ -14,7 +14,7 @@ from proxy.forward import (
     private_cache,
 )
 from proxy.http1 import CHUNKED, UNTIL_CLOSE, HeadLimits, parse_request, parse_response
-from proxy.memo import HeadMemo
+from proxy.memo import HeadMemo, ResponseMemo
 
 LIMITS = HeadLimits()
 ID = b"0123456789abcdef0123456789abcdef"
@@ -425,3 +425,22 @@ def test_a_trusted_peer_is_believed_in_one_spelling(line: str) -> None:
     assert b"10.9.8.7" not in sent
     assert values(sent, b"x-forwarded-for") == [b"192.0.2.9, 192.0.2.1"]
     assert values(sent, b"x-user-id") == [b"anna"]
+
+
+def test_a_remembered_answer_is_written_anew_for_whatever_differs() -> None:
+    """Date, framing, our own lines, a prefix, rules of another plan: a remembered head has none of the last one's."""
+    memo = ResponseMemo(HeadLimits())
+    source = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nLocation: /a\r\nCache-Control: public\r\n\r\n"
+    asked = [
+        (b"", b"", b"Date: 1\r\n", b"", b"Content-Length: 2\r\n\r\n"),
+        (b"", b"", b"Date: 2\r\n", b"", b"Content-Length: 2\r\n\r\n"),
+        (b"", b"", b"Date: 2\r\n", b"", b"Content-Length: 2\r\nConnection: close\r\n\r\n"),
+        (b"X-Cohort-Arm: canary\r\n", b"", b"Date: 2\r\n", b"", b"Content-Length: 2\r\n\r\n"),
+        (b"", b"Set-Cookie: c=1\r\n", b"Date: 2\r\n", b"", b"Content-Length: 2\r\n\r\n"),
+        (b"", b"", b"Date: 2\r\n", b"/shop", b"Content-Length: 2\r\n\r\n"),
+    ]
+    for _ in range(3):
+        for rules in (ResponseRules(()), ResponseRules(()), ResponseRules((), b"edge")):
+            for arguments in (*asked, *asked):
+                fresh = parse_response(source, b"GET", HeadLimits())
+                assert rules.head(memo.parse(source, b"GET"), *arguments) == rules.head(fresh, *arguments)

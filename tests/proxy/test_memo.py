@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from proxy.http1 import HeadLimits
+from proxy.errors import DownstreamError
+from proxy.http1 import HeadLimits, parse_request
 from proxy.memo import HeadMemo
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -34,3 +35,20 @@ def test_other_upgrades_are_remembered_as_plain_requests(upgrade: bytes) -> None
     requests = [memo.parse(head) for _ in range(3)]
     assert [request.websocket_key for request in requests] == [b""] * 3
     assert requests[2].block is not None
+
+
+def test_a_remembered_line_means_what_it_says_under_other_fields() -> None:
+    """Lines are remembered apart from the fields behind them, and neither the long nor the special ones at all."""
+    memo = HeadMemo(HeadLimits(target_bytes=300))
+    blocks = [b"\r\nHost: a\r\n\r\n", b"\r\nHost: b\r\nCookie: uid=1\r\n\r\n"]
+    targets = [b"/", b"/a?b", b"/a?", b"/" + b"x" * 200, b"/" + b"x" * 299]
+    for _ in range(4):
+        for method in (b"GET", b"DELETE", b"OPTIONS"):
+            for target in targets:
+                for block in blocks:
+                    head = b"%b %b HTTP/1.1%b" % (method, target, block)
+                    got, fresh = memo.parse(head), parse_request(head, HeadLimits(target_bytes=300))
+                    names = ("method", "target", "path", "query", "has_query", "host", "cookie", "max_forwards")
+                    assert [getattr(got, name) for name in names] == [getattr(fresh, name) for name in names]
+    with pytest.raises(DownstreamError):
+        memo.parse(b"GET /%b HTTP/1.1%b" % (b"x" * 300, blocks[0]))

@@ -914,3 +914,11 @@ async def test_a_connection_that_nobody_waits_for_any_more_is_closed() -> None:
         async with asyncio.timeout(30):
             while proxy.server.upstreams:
                 await asyncio.sleep(0.01)
+
+
+async def test_every_request_has_an_id_of_its_own() -> None:
+    """32 hexadecimal digits, taken from many drawn at once."""
+    async with Proxy({}) as proxy:
+        ids = [proxy.server.fresh_id() for _ in range(1000)]
+        assert len(set(ids)) == 1000
+        assert all(re.fullmatch(rb"[0-9a-f]{32}", one) for one in ids)

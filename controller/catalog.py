@@ -96,8 +96,8 @@ def _key(value: dict[str, Any]) -> str:
     return f"{namespace}/{name}" if isinstance(namespace, str) and isinstance(name, str) else ""
 
 
-def declared(files: Iterable[File]) -> dict[str, Declared]:
-    """Every rollout of the folder by its key."""
+def declared(files: Iterable[File], in_cluster: bool = False) -> dict[str, Declared]:
+    """Every rollout of the folder by its key; only in a cluster there are services."""
     known = sorted(files, key=lambda file: file.path)
     templates = [file.document for file in known if isinstance(file.document, AnalysisTemplate)]
     found: dict[str, Declared] = {}
@@ -105,7 +105,7 @@ def declared(files: Iterable[File]) -> dict[str, Declared]:
         if isinstance(file.document, CanaryRollout):
             key = file.document.key
             twice = [f.path for f in known if isinstance(f.document, CanaryRollout) and f.document.key == key]
-            found[key] = _declared(file, twice, templates, known)
+            found[key] = _declared(file, twice, templates, known, in_cluster)
     for file in known:
         if file.problem and file.key and file.key not in found:
             found[file.key] = Declared(problem=file.problem)
@@ -127,12 +127,14 @@ def _repeated(templates: list[AnalysisTemplate]) -> set[str]:
     return {name for namespace, name in seen if seen.count((namespace, name)) > 1}
 
 
-def _declared(file: File, paths: list[str], templates: list[AnalysisTemplate], known: list[File]) -> Declared:
+def _declared(
+    file: File, paths: list[str], templates: list[AnalysisTemplate], known: list[File], in_cluster: bool
+) -> Declared:
     document = file.document
     assert isinstance(document, CanaryRollout)  # the caller has looked
     if len(paths) > 1:
         return Declared(problem=f"{document.key} is declared by {' and '.join(paths)}: remove one")
-    faults = _elsewhere(document) + cross_faults(document, templates)
+    faults = ([] if in_cluster else _elsewhere(document)) + cross_faults(document, templates)
     if faults:
         return Declared(problem=f"{file.path}: {'; '.join(map(str, faults))}")
     named = {name for analysis in analyses(document.spec.strategy.canary).values() for name in analysis.names}

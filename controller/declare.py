@@ -51,6 +51,10 @@ def _take_stable(change: Change) -> None:
 
 def _replace_stable(change: Change, stable: Version) -> None:
     state = change.state
+    if state.stage is Stage.FILLING and stable.service and stable.revision == state.revision:
+        change.tell("Promoted", f"{stable.revision} is behind {stable.service.name} now, at every endpoint")
+        end_trial(change, stable=stable)
+        return
     message = (
         f"the document says that {stable.revision} is stable, not {revision_of(state.stable)}: taken over as it is"
     )

@@ -134,9 +134,8 @@ def endpoints(found: Iterable[Place]) -> tuple[Endpoint, ...]:
 
 
 def revisions(found: Iterable[Place], pods: Objects, source: RevisionFrom | None) -> tuple[str, ...]:
-    """The revisions behind a Service, each once and in order; pods that say none are left out."""
-    names = {name for place in found if place.pod and (pod := pods.get(place.pod)) and (name := revision(pod, source))}
-    return tuple(sorted(names))
+    """The revisions behind a Service, each once and in order; empty is that of what is no pod, or says none."""
+    return tuple(sorted({revision(pods.get(place.pod) or {}, source) for place in found}))
 
 
 def revision(pod: Object, source: RevisionFrom | None) -> str:

@@ -66,7 +66,8 @@ def meet_latch(change: Change, view: ProxyView, before: ProxyView | None) -> Non
     elif latch.revision in (None, state.revision, state.trial.version.revision if state.trial else None):
         reason = "BreakerTripped" if latch.by == BREAKER else "Latched"
         message = f"found at {view.address}{': ' + latch.reason if latch.reason else ''}"
-        if latch.id == own_latch_id(state):  # ours: a crash came between the latch and the state
+        is_asked = latch.reason.partition(": ")[0] == "Requested"  # of an action that a replica saw before this one
+        if is_asked or latch.id == own_latch_id(state):  # or ours: a crash came between the latch and the state
             reason, _, message = latch.reason.partition(": ")
         abort(change, latch.by or "somebody", reason or "Latched", message, latch.id)
     else:

@@ -545,6 +545,51 @@ class Api(Document):
         return host.strip("[]"), int(port)
 
 
+class Kube(Document):
+    """Where a controller works in a cluster.
+
+    Attributes:
+        namespace: Of the rollout and of all that belongs to it.
+        rollout: Name of the CanaryRollout that its proxies serve.
+        lease_duration: Whole seconds. For how long a holder that vanished is waited for.
+        lease_name: Of the Lease. Absent: ``cohort-`` and the rollout's name.
+        control_service: The headless Service with publishNotReadyAddresses whose pods are the replicas. Absent: the
+            rollout's name and ``-control``.
+        control_port: Of that Service.
+        control_ca_file: The certificate that replicas show. Absent: tls.crt in keysDir.
+        control_token_file: What they want to hear. Absent: control in keysDir.
+        account_dir: Token and certificate of the ServiceAccount.
+    """
+
+    namespace: Name
+    rollout: RolloutName
+    lease_duration: Annotated[Duration, Field(ge=2, le=300)] = 15.0  # as client-go's
+    lease_name: Name | None = None
+    control_service: Name | None = None
+    control_port: Annotated[int, Field(ge=1, le=65535)] = 8083
+    control_ca_file: str | None = None
+    control_token_file: str | None = None
+    account_dir: str = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+    @property
+    def lease(self) -> str:
+        """Name of the Lease."""
+        return self.lease_name or f"cohort-{self.rollout}"
+
+    @property
+    def control(self) -> str:
+        """Name of the replicas' Service."""
+        return self.control_service or f"{self.rollout}-control"
+
+    def control_ca(self, keys_dir: str) -> str:
+        """File of the certificate that replicas show."""
+        return self.control_ca_file or f"{keys_dir}/tls.crt"
+
+    def control_token(self, keys_dir: str) -> str:
+        """File of the token that replicas want."""
+        return self.control_token_file or f"{keys_dir}/control"
+
+
 class ControllerSettings(Document):
     """All that one controller is told at its start; paths are relative to the settings file."""
 
@@ -556,6 +601,7 @@ class ControllerSettings(Document):
     keys_dir: str = "keys"
     api: Api = Api()
     poll_interval: Annotated[Duration, Field(ge=0.05, le=10)] = 1.0  # a failure is seen within a second or two
+    kube: Kube | None = None
 
     @model_validator(mode="after")
     def _check(self) -> ControllerSettings:

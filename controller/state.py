@@ -227,15 +227,15 @@ VOLATILE = ("views", "lost", "held", "anchor", "offered_key", "is_document_missi
 _ADAPTER = TypeAdapter(State)
 
 
-def new(document: CanaryRollout, templates: Mapping[str, TemplateSpec]) -> State:
+def new(document: CanaryRollout, templates: Mapping[str, TemplateSpec], uid: str = "") -> State:
     """The state of a rollout of which nothing is known but its document.
 
-    Its uid follows from its name alone: a state that was lost is rebuilt under the same uid, so that proxies see newer
-    generations of what they have, and users keep their buckets.
+    In a cluster its uid is the object's. Elsewhere it follows from the name alone: a state that was lost is rebuilt
+    under the same uid, so that proxies see newer generations of what they have, and users keep their buckets.
     """
     digits = blake2b(document.key.encode(), digest_size=16, person=b"cohort rollout").hexdigest()
-    uid = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-    return State(uid, document, templates)
+    derived = "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return State(uid or derived, document, templates)
 
 
 def serialise(state: State) -> str:

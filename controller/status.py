@@ -301,18 +301,19 @@ def _action(action: Action) -> ActionStatus:
     )
 
 
-def conditions(state: State, now: float, problem: str) -> tuple[Condition, ...]:
+def conditions(state: State, now: float, problem: str, reason: str = "Invalid") -> tuple[Condition, ...]:
     """What holds of a rollout.
 
     Args:
         state: The rollout.
         now: Monotonic seconds.
         problem: What is wrong with its documents as they are now; empty: nothing.
+        reason: The same in one word.
     """
     where = phase(state, now)
     held = hold(state, now)
     return (
-        _accepted(state, problem),
+        _accepted(state, problem, reason),
         _programmed(state, now),
         _progressing(where, held),
         Condition("Ready", where is Phase.HEALTHY and state.is_current, where.value),
@@ -320,9 +321,9 @@ def conditions(state: State, now: float, problem: str) -> tuple[Condition, ...]:
     )
 
 
-def _accepted(state: State, problem: str) -> Condition:
+def _accepted(state: State, problem: str, reason: str) -> Condition:
     if problem:
-        return Condition("Accepted", False, "Invalid", f"{problem}; the last good document counts")
+        return Condition("Accepted", False, reason, f"{problem}; the last good document counts")
     if state.is_document_missing:
         return Condition("Accepted", False, "DocumentMissing", "the document is gone; the last good one counts")
     if state.refusal:

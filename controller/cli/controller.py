@@ -12,13 +12,16 @@ from controller.cli import lint
 from controller.cli.exits import REFUSED, WrongUse
 
 if TYPE_CHECKING:
-    from controller.spec import ControllerSettings
+    from controller.spec import ControllerSettings, Kube
 
 
 @click.command()
-@click.option("--config", required=True, metavar="FILE", help="A ControllerSettings document.")
+@click.option("--config", "--settings", required=True, metavar="FILE", help="A ControllerSettings document.")
+@click.option("--kube", is_flag=True, help="In a cluster: beside one proxy, for one CanaryRollout.")
+@click.option("--namespace", metavar="NAME", help="With --kube: of the rollout.  [default: kube.namespace in FILE]")
+@click.option("--rollout", metavar="NAME", help="With --kube: its name.  [default: kube.rollout in FILE]")
 @click.option("--check", is_flag=True, help="Check FILE and the rollouts that it names, and end.")
-def command(config: str, check: bool) -> None:
+def command(config: str, kube: bool, namespace: str | None, rollout: str | None, check: bool) -> None:
     """Run the controller: it reads the rollouts' folder, feeds the proxies and steps the rollouts until SIGTERM.
 
     Paths in FILE are relative to its own folder. With --check nothing is started: exits with 0 if the settings and all
@@ -28,14 +31,36 @@ def command(config: str, check: bool) -> None:
     Examples:
       cohort controller --config controller.yaml --check
       cohort controller --config controller.yaml
+      cohort controller --kube --namespace shop --rollout checkout --settings controller.yaml
     """
     settings = _settings(config)
+    if not kube and (namespace or rollout):
+        raise WrongUse("--namespace and --rollout go with --kube.")
+    place = _place(settings, namespace, rollout) if kube else None
     folder = os.path.dirname(os.path.abspath(config))
+    if check and place:
+        return
     if check:
         _check(os.path.join(folder, settings.rollouts))
         return
     os.chdir(folder)
+    if place:
+        importlib.import_module("controller.net.kube.service").run(settings, place)
+        return
     importlib.import_module("controller.net.service").run(settings)
+
+
+def _place(settings: ControllerSettings, namespace: str | None, rollout: str | None) -> Kube:
+    """Where to work: what the command line says comes before the settings."""
+    from controller.spec import Kube
+    from proxy.document import DocumentError, validate
+
+    said = settings.kube.model_dump(mode="json", by_alias=True, exclude_unset=True) if settings.kube else {}
+    said |= {name: value for name, value in (("namespace", namespace), ("rollout", rollout)) if value}
+    try:
+        return validate(Kube, said)
+    except DocumentError as error:
+        raise WrongUse(f"--kube: {error}.") from None
 
 
 def _settings(path: str) -> ControllerSettings:

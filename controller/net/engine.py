@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
@@ -39,7 +39,7 @@ from controller.events import (
 )
 from controller.evidence import Evidence, Share, parse_look
 from controller.net.proxies import ProxyClient
-from controller.net.store import Store, Stored
+from controller.net.store import Moved, Stored
 from controller.spec import TemplateSpec
 from controller.state import Latch, ProxyView, Stage, State, serialise
 from controller.status import ConditionStatus, Status, WeightStatus
@@ -49,7 +49,6 @@ from proxy.plan import Endpoint, Plan
 
 TICK_S = 0.2  # how late a timed pause may end
 SHARE_S = 60.0  # how far back the measured share looks where no template has a longer window
-CHECKPOINT_S = 1.0  # elapsed time that a crash may lose: a step lasts so much longer then
 CONFIRM_S = 10.0  # a plan is put again so often, so that a proxy's plan age tells a controller that is cut off
 RETRY_S = 1.0  # after the state could not be stored
 OUTRANKED_S = 0.2  # after a proxy turned out to have another plan than a moment ago
@@ -63,6 +62,28 @@ class Clocks:
 
     monotonic: Callable[[], float]
     wall: Callable[[], float]
+
+
+class Ledger(Protocol):
+    """Where a rollout is kept.
+
+    Attributes:
+        checkpoint_s: How often elapsed time alone is stored.
+    """
+
+    checkpoint_s: float
+
+    async def save(self, moved: Moved) -> None:
+        """Store a transition; raises `Temporary`, and then it has not happened."""
+
+    async def show(self, moved: Moved) -> None:
+        """Something has changed that is not stored."""
+
+    async def tell(self, key: str, at: float, told: Sequence[Tell]) -> None:
+        """Tell people of something that is no transition; raises `Temporary`."""
+
+
+Publisher = Callable[[State, Plan], Mapping[str, Any]]
 
 
 def timestamp(wall_s: float) -> str:
@@ -84,6 +105,7 @@ class Engine:
         clients: One a proxy.
         secrets: Split secrets by `planner.key_id`, the current one first.
         poll_s: Seconds between two looks at a proxy.
+        publisher: Makes of a plan what the ledger publishes; None: proxies are given the plan itself.
     """
 
     def __init__(
@@ -91,19 +113,23 @@ class Engine:
         state: State,
         stored: Stored | None,
         *,
-        store: Store,
+        ledger: Ledger,
         clients: Sequence[ProxyClient],
         secrets: Mapping[str, bytes],
         clocks: Clocks,
         poll_s: float,
+        publisher: Publisher | None = None,
     ) -> None:
         now = clocks.monotonic()
         self.state = replace(state, views=tuple(ProxyView(client.address, now) for client in clients))
-        self.problem = ""
-        self._store = store
+        self.problem = self._reason = ""
+        self._ledger = ledger
+        self._publisher = publisher
         self._stored_text = stored.state if stored else ""
         self._stored_at = now
-        self._clients = clients
+        self._clients = list(clients)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._following: dict[str, asyncio.Task[None]] = {}
         self._secrets = secrets
         self._clocks = clocks
         self._poll_s = poll_s
@@ -142,9 +168,38 @@ class Engine:
         """Work until cancelled."""
         await self.apply(Keyed(next(iter(self._secrets)), tuple(self._secrets)))
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             for client in self._clients:
-                tasks.create_task(self._follow(client), name=f"proxy {client.address}")
+                self._begin(client)
             tasks.create_task(self._tick(), name="tick")
+
+    def _begin(self, client: ProxyClient) -> None:
+        assert self._tasks is not None  # it runs
+        self._following[client.address] = self._tasks.create_task(self._follow(client), name=f"proxy {client.address}")
+
+    async def serve(self, clients: Sequence[ProxyClient]) -> None:
+        """From now on these are the proxies: a new one holds an advance until it has the plan, one that left does not.
+
+        Args:
+            clients: Those that were there before are the same objects.
+        """
+        async with self._lock:
+            now = self._clocks.monotonic()
+            gone = [client for client in self._clients if client not in clients]
+            new = [client for client in clients if client not in self._clients]
+            self._clients = list(clients)
+            for client in gone:
+                if task := self._following.pop(client.address, None):
+                    task.cancel()
+            for client in new:
+                self._wake[client.address] = asyncio.Event()
+                self._put_at[client.address] = now
+            known = {view.address: view for view in self.state.views if view.address not in {c.address for c in gone}}
+            views = tuple(known.get(client.address) or ProxyView(client.address, now) for client in clients)
+            self.state = replace(self.state, views=views)
+        for client in new:
+            if self._tasks is not None:
+                self._begin(client)
 
     async def _tick(self) -> None:
         while True:
@@ -193,7 +248,9 @@ class Engine:
             await self._latch(client)
         plan = self.plan()
         etag = shown["plan"]["etag"] if shown["plan"] else None
-        if plan and (plan.etag != etag or self._clocks.monotonic() - self._put_at[client.address] >= CONFIRM_S):
+        if plan and (
+            not client.has(plan, shown["plan"]) or self._clocks.monotonic() - self._put_at[client.address] >= CONFIRM_S
+        ):
             await self._put(client, plan, etag)
         await self._count(client)
 
@@ -213,7 +270,7 @@ class Engine:
         try:
             shown = await client.state()
             served = await self._served(client, shown)
-            view = self._view(client.address, shown, served)
+            view = self._view(client, shown, served)
         except ControllerError as error:
             await self.apply(Unanswered(client.address, str(error)))
             return None
@@ -238,17 +295,17 @@ class Engine:
             tls=stable.tls,
         )
 
-    def _view(self, address: str, shown: Mapping[str, Any], served: Version | None = None) -> ProxyView:
+    def _view(self, client: ProxyClient, shown: Mapping[str, Any], served: Version | None = None) -> ProxyView:
         try:
             plan, latch = shown["plan"], shown["latch"]
             mine = self.plan()
             return ProxyView(
-                address,
+                client.address,
                 self._clocks.monotonic(),
                 answered=True,
                 uid=str(plan["uid"]) if plan else "",
                 generation=int(plan["generation"]) if plan else 0,
-                is_current=bool(plan and mine and plan["etag"] == mine.etag),
+                is_current=bool(plan and mine and client.has(mine, plan)),
                 latch=_standing(latch) if latch else None,
                 served=served,
             )
@@ -321,18 +378,29 @@ class Engine:
         measured = [command for command in commands if isinstance(command, Record)]
         is_quiet = may_wait and not told and not measured and state.generation == self.state.generation
         now = self._clocks.monotonic()
-        if is_quiet and now - self._stored_at < CHECKPOINT_S:
+        if is_quiet and now - self._stored_at < self._ledger.checkpoint_s:
             return
         text = serialise(state)
         if text == self._stored_text and not told and not measured:
             return
-        conditions = _CONDITIONS.dump_json(self._conditions, by_alias=True).decode()
-        stored = Stored(self.key, text, conditions, self._version)
-        await asyncio.to_thread(self._store.save, stored, self._clocks.wall(), told, measured)
+        is_quiet = may_wait and _place(state) == _place(self.state)
+        await self._ledger.save(replace(self._moved(state, text), told=told, measured=measured, is_quiet=is_quiet))
         self._stored_text, self._stored_at = text, now
         for tell in told:
             level = logging.WARNING if tell.is_warning else logging.INFO
             log.log(level, "%s: %s: %s", self.key, tell.reason, printable(tell.message))
+
+    def _moved(self, state: State, text: str) -> Moved:
+        """A state with all that is kept beside it."""
+        plan = planner.plan(state, self._secrets) if self._publisher and state.generation else None
+        conditions = self._stamped(state)
+        return Moved(
+            Stored(self.key, text, _CONDITIONS.dump_json(conditions, by_alias=True).decode(), self._version),
+            self._status_of(state, conditions),
+            self._clocks.wall(),
+            plan,
+            self._publisher(state, plan) if self._publisher and plan else None,
+        )
 
     def _execute(self, commands: Sequence[Command]) -> list[Event]:
         """Do what is to be done at once, and wake the tasks that do the rest."""
@@ -401,23 +469,34 @@ class Engine:
 
     def status(self) -> Status:
         """The rollout as people see it, now."""
-        plan = self.plan()
+        return self._status_of(self.state, self._conditions)
+
+    def _status_of(self, state: State, conditions: tuple[ConditionStatus, ...]) -> Status:
+        plan = self.plan() if state.generation == self.state.generation else None
         return statuses.status(
-            self.state,
+            state,
             self._clocks.monotonic(),
             digest=plan.digest if plan else "",
             share=self._share,
-            conditions=self._conditions,
+            conditions=conditions,
             resource_version=self._version,
         )
 
-    async def note(self, problem: str) -> None:
-        """Note what is wrong with the rollout's documents; empty: nothing any more."""
+    def _stamped(self, state: State) -> tuple[ConditionStatus, ...]:
+        return statuses.stamp(
+            self._conditions,
+            statuses.conditions(state, self._clocks.monotonic(), self.problem, self._reason or "Invalid"),
+            state.document_generation,
+            timestamp(self._clocks.wall()),
+        )
+
+    async def note(self, problem: str, reason: str = "") -> None:
+        """Note what is wrong with the rollout's documents, and in one word; empty: nothing any more."""
         if problem == self.problem:
             return
-        self.problem = problem
+        self.problem, self._reason = problem, reason
         told = Tell("DocumentRefused", problem, is_warning=True) if problem else Tell("DocumentMended", "all is well")
-        await asyncio.to_thread(self._store.tell, self.key, self._clocks.wall(), [told])
+        await self._ledger.tell(self.key, self._clocks.wall(), [told])
         await self._show()
 
     async def changed(self, since: int, limit_s: float) -> None:
@@ -430,19 +509,19 @@ class Engine:
 
     async def _show(self) -> None:
         """Count a change of the status, and wake those who wait for one."""
-        now = self._clocks.monotonic()
-        self._conditions = statuses.stamp(
-            self._conditions,
-            statuses.conditions(self.state, now, self.problem),
-            self.state.document_generation,
-            timestamp(self._clocks.wall()),
-        )
+        self._conditions = self._stamped(self.state)
         shown = (_settled(self.status()), self.problem)
         if shown != self._shown:
             self._version += 1
             self._shown = shown
+            await self._ledger.show(self._moved(self.state, self._stored_text))
             async with self._changed:
                 self._changed.notify_all()
+
+
+def _place(state: State) -> tuple[int, Stage, int]:
+    """What differs when more has happened than that time has passed."""
+    return state.generation, state.stage, state.trial.index if state.trial else -1
 
 
 def _settled(status: Status) -> Status:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,21 +24,43 @@ MAX_ANSWER_BYTES = 16 * 1_048_576  # a plan with 5,000 endpoints is 0.4 MB, its 
 _NO_PLAN = '"none"'
 
 
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A replica's control port.
+
+    Attributes:
+        url: ``https://ADDRESS:8083``.
+        tls: Trusts the installation's own certificate alone.
+    """
+
+    url: str
+    token_file: str
+    tls: ssl.SSLContext
+
+
 class ProxyClient:
     """One proxy. Every method has a deadline and raises `Temporary` where the proxy cannot be reached or asked.
 
     Attributes:
-        address: As the settings have it.
+        address: As the settings have it, or a replica's name.
+
+    Args:
+        proxy: Where its admin API is.
+        is_fed: Whether it gets its plans from somebody else; here they are only compared.
+        at: Its control port; None: the admin API is asked.
+        name: Of a replica.
     """
 
-    def __init__(self, proxy: ProxyAddress) -> None:
-        self.address = proxy.address
-        self._token_file = proxy.token_file
+    def __init__(self, proxy: ProxyAddress, *, is_fed: bool = False, at: Control | None = None, name: str = "") -> None:
+        self.address = name or proxy.address
+        self._is_fed = is_fed
+        self._token_file = at.token_file if at else proxy.token_file
         self._putting = asyncio.Lock()
         socket = proxy.address.removeprefix("unix:")
-        is_unix = socket != proxy.address
-        self._base = "http://localhost" if is_unix else proxy.address
-        connector = aiohttp.UnixConnector(socket, limit=4) if is_unix else aiohttp.TCPConnector(limit=4)
+        is_unix = socket != proxy.address and at is None
+        self._base = at.url if at else "http://localhost" if is_unix else proxy.address
+        tls = at.tls if at else True
+        connector = aiohttp.UnixConnector(socket, limit=4) if is_unix else aiohttp.TCPConnector(limit=4, ssl=tls)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
 
     async def __aenter__(self) -> ProxyClient:
@@ -44,6 +69,10 @@ class ProxyClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._session.close()
+
+    async def close(self) -> None:
+        """Close its connections."""
         await self._session.close()
 
     async def state(self) -> dict[str, Any]:
@@ -55,8 +84,19 @@ class ProxyClient:
         return await self._get("/stats")
 
     async def plan(self) -> dict[str, Any]:
-        """GET /plan."""
+        """GET /plan; empty where nobody may ask."""
+        if self._is_fed:
+            return {}
         return await self._get("/plan")
+
+    def has(self, plan: Plan, summary: Mapping[str, Any] | None) -> bool:
+        """Whether a proxy that tells this of its plan has the very plan, or the very core of one that it is fed."""
+        if summary is None:
+            return False
+        if not self._is_fed:
+            return bool(summary["etag"] == plan.etag)
+        found = summary["uid"], summary["generation"], summary.get("core")
+        return found == (plan.rollout.uid, plan.generation, plan.core_digest)
 
     async def put(self, plan: Plan, etag: str | None) -> None:
         """PUT /plan: returns when every worker serves it.
@@ -69,6 +109,8 @@ class ProxyClient:
             PlanRefused: The proxy finds fault with the plan itself.
             Outranked: It has another plan than ``etag`` by now, or a later one.
         """
+        if self._is_fed:
+            return
         body = plan.model_dump_json(by_alias=True).encode()
         async with self._putting:
             status, answer = await self._ask("PUT", "/plan", PUT_S, body, {"If-Match": etag or _NO_PLAN})

@@ -25,7 +25,7 @@ from controller.net.engine import Clocks, Engine, timestamp
 from controller.net.folder import LOOK_S, Folder
 from controller.net.guard import Guard
 from controller.net.proxies import ProxyClient
-from controller.net.store import Store, Stored
+from controller.net.store import FileLedger, Store, Stored
 from controller.spec import ControllerSettings
 from controller.state import Phase, Stage, State
 from controller.status import ConditionStatus, Status
@@ -216,7 +216,7 @@ class Controller:
         return Engine(
             begun,
             row,
-            store=self._store,
+            ledger=FileLedger(self._store),
             clients=self._clients,
             secrets=self._secrets,
             clocks=self._clocks,

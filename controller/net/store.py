@@ -6,17 +6,20 @@ log, and synchronous=FULL: what was announced is on disk.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import IO
+from typing import IO, Any
 
 from controller.errors import Permanent, Temporary
 from controller.events import Record, Tell
+from controller.status import Status
+from proxy.plan import Plan
 
 SCHEMA_VERSION = 1
 KEEP_EVENTS = 1000  # of each rollout; the oldest go first
@@ -59,6 +62,48 @@ class Told:
     type: str
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A rollout after a transition, or after something about it has changed that is not stored.
+
+    Attributes:
+        stored: The state.
+        status: As people see it.
+        at: Unix seconds.
+        plan: In force; None: there is none yet. ``document``: as it is published, None where nobody needs that.
+        told: Events of the transition; ``measured`` likewise.
+        is_quiet: Only time has passed, or something was measured.
+    """
+
+    stored: Stored
+    status: Status
+    at: float
+    plan: Plan | None = None
+    document: Mapping[str, Any] | None = None
+    told: Sequence[Tell] = ()
+    measured: Sequence[Record] = ()
+    is_quiet: bool = False
+
+
+class FileLedger:
+    """The file as an engine uses it: a disk that hangs does not hold up the loop."""
+
+    def __init__(self, store: Store) -> None:
+        self.checkpoint_s = 1.0  # elapsed time that a crash may lose: a step lasts so much longer then
+        self._store = store
+
+    async def save(self, moved: Moved) -> None:
+        """Store a transition; raises `Temporary`."""
+        await asyncio.to_thread(self._store.save, moved.stored, moved.at, moved.told, moved.measured)
+
+    async def show(self, moved: Moved) -> None:
+        """Whoever wants to know asks the API."""
+
+    async def tell(self, key: str, at: float, told: Sequence[Tell]) -> None:
+        """Store events alone; raises `Temporary`."""
+        await asyncio.to_thread(self._store.tell, key, at, told)
 
 
 class Store:

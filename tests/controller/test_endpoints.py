@@ -115,7 +115,7 @@ def test_revisions_behind_a_service_are_of_the_pods_that_serve() -> None:
     pods = {"pod-a": pod(v="v1"), "pod-b": pod(v="v2"), "pod-c": pod(v="v3")}
     behind = places(HTTP, service(), slices)
     assert revisions(behind, pods, RevisionFrom(pod_label="v")) == ("v1", "v2")
-    assert revisions(behind, {"pod-a": pods["pod-a"]}, RevisionFrom(pod_label="v")) == ("v1",)
+    assert revisions(behind, {"pod-a": pods["pod-a"]}, RevisionFrom(pod_label="v")) == ("", "v1")
 
 
 def test_a_pod_behind_both_services_is_found() -> None:

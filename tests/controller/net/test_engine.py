@@ -16,7 +16,7 @@ from controller.errors import Temporary
 from controller.events import Asked, Documented, Tick, Verb
 from controller.net.engine import Clocks, Engine
 from controller.net.proxies import ProxyClient
-from controller.net.store import Store
+from controller.net.store import FileLedger, Store
 from controller.spec import CanaryRollout, ProxyAddress, template_metrics
 from controller.state import Phase, Stage
 from tests.controller.world import document, template, version
@@ -52,7 +52,7 @@ class Stand:
         made = Engine(
             begun,
             rows[0] if rows else None,
-            store=store,
+            ledger=FileLedger(store),
             clients=self.clients,
             secrets=SECRETS,
             clocks=Clocks(time.monotonic, time.time),

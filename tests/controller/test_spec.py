@@ -220,11 +220,11 @@ def test_settings_have_defaults() -> None:
         ("{proxies: [{address: 'unix:a'}], api: {listen: '0.0.0.0:8090'}}", "api.tokenFile: is needed"),
         ("{proxies: [{address: 'unix:a'}], api: {listen: ':8090'}}", "api.tokenFile: is needed"),
         ("{proxies: [{address: 'unix:a'}], api: {listen: 'localhost:8090'}}", "api.listen: expected"),
-        ("{proxies: [{address: 'unix:a'}], kube: {}}", "kube: unknown field"),
+        ("{proxies: [{address: 'unix:a'}], kube: {}}", "kube.namespace: required"),
     ],
 )
 def test_settings_are_checked(text: str, fault: str) -> None:
-    """C1: beyond loopback only with a token; a field that does not work yet is unknown."""
+    """C1: beyond loopback only with a token; in a cluster a place is needed."""
     with pytest.raises(DocumentError) as raised:
         parse(ControllerSettings, text)
     assert any(str(found).startswith(fault) for found in raised.value.faults), raised.value

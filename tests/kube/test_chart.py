@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from controller.spec import ControllerSettings
 from proxy.config import ProxySettings
 from proxy.document import parse
 from proxy.plan import Plan
@@ -166,6 +167,9 @@ def test_a_proxy_takes_its_settings_and_its_initial_plan(cluster: Cluster, sets:
     """What stands in the ConfigMaps is read by the very models."""
     objects = render(cluster, "shop", *sets)
     settings = parse(ProxySettings, one(objects, "ConfigMap", "-config")["data"]["proxy.yaml"])
+    controller = parse(ControllerSettings, one(objects, "ConfigMap", "-config")["data"]["controller.yaml"])
+    assert controller.kube is not None
+    assert one(objects, "Service", controller.kube.control_service)["spec"]["publishNotReadyAddresses"]
     (deployment,) = [item for item in objects if item["metadata"]["labels"]["app.kubernetes.io/component"] == "proxy"
                      and item["kind"] == "Deployment"]  # fmt: skip
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]

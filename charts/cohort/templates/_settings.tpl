@@ -40,6 +40,7 @@ kube:
   namespace: {{ .Release.Namespace }}
   rollout: {{ include "cohort.rolloutName" . }}
   leaseDuration: {{ .Values.controller.leaseDuration }}
+  controlService: {{ include "cohort.fullname" . }}-control
 {{- end -}}
 
 {{/* Empty where the values do not tell a stable Service with the number of its port. */}}

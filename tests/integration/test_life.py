@@ -558,7 +558,7 @@ async def upgrade(folder: Path, **settings: Any) -> AsyncIterator[Upgrade]:
 
 
 NEW_NAME = ("net/web.py", 'SERVER = "cohort"', 'SERVER = "cohort two"')
-NEW_LAYOUT = ("region.py", "SERIES = 2048", "SERIES = 1024")
+NEW_LAYOUT = ("region.py", "SERIES: Final = 2048", "SERIES: Final = 1024")
 BROKEN_WORKER = ("net/worker.py", "    control = socket.socket(fileno=int(sys.argv[1]))", "    raise SystemExit(3)")
 IMPATIENT = ("net/reload.py", "SWITCH_S = 30.0", "SWITCH_S = 3.0")
 BROKEN_PROGRAM = ("net/cli.py", "import asyncio", "import asyncio, nothing_of_that_name")

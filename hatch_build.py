@@ -41,7 +41,7 @@ def main() -> int:
     """Make the build of the sources that are there, unless it is there; older ones go.
 
     Returns:
-        0 also where there is no compiler: then the proxy runs as Python, and says so.
+        0 also where there is no compiler, or no place for a build: then the proxy runs as Python, and says so.
     """
     folder = compiled.folder()
     if folder.is_dir():
@@ -50,17 +50,35 @@ def main() -> int:
         _say(f"not compiled, so the proxy takes twice the CPU time: {missing}")
         return 0
     _say(f"compiling {len(compiled.MODULES)} modules, about a minute")
-    folder.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-") as scratch:
+    try:
+        folder.parent.mkdir(exist_ok=True)
+        place = tempfile.TemporaryDirectory(dir=folder.parent, prefix="new-")
+    except OSError as error:
+        _say(f"not compiled, so the proxy takes twice the CPU time: {error}")
+        return 0
+    with place as scratch:
         command = [sys.executable, __file__, scratch]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603  # ourselves
         if done.returncode:
             _say("\n".join((done.stdout[-2000:], done.stderr[-8000:], "not compiled")))
             return 1
-        for old in folder.parent.glob(f"*.{folder.name.partition('.')[2]}"):
-            shutil.rmtree(old)
-        Path(scratch, "built").rename(folder)
+        if compiled.folder() != folder:
+            _say("not compiled: the sources have changed meanwhile")
+            return 1
+        _put(Path(scratch, "built"), folder)
     return 0
+
+
+def _put(built: Path, folder: Path) -> None:
+    """Put a build where it belongs, unless another process was first, and remove older ones."""
+    try:
+        built.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    for old in folder.parent.glob(f"*.{folder.name.partition('.')[2]}"):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)  # whoever else removes it just now is welcome
 
 
 def _say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -118,6 +120,31 @@ def test_without_a_compiler_nothing_fails(tmp_path: Path) -> None:
     done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True)
     assert "apt-get install gcc" in done.stderr
     assert not (tmp_path / "proxy/_compiled").exists()
+
+
+def loaded(folder: Path) -> ModuleType:
+    """The program of a checkout, without running it; this process goes on with what it has."""
+    spec = importlib.util.spec_from_file_location("hatch_build_of_a_copy", folder / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_of_two_builds_at_once_the_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy may have started from it already. Builds of older sources go, those for other interpreters do not."""
+    monkeypatch.setenv(compiled.SWITCH, "")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    names = ("first.abi", "older.abi", "other.abi2", "second")
+    first, older, other, second = (tmp_path / name for name in names)
+    for folder in (first, older, other, second):
+        folder.mkdir()
+        (folder / folder.name).touch()
+    loaded(ROOT)._put(second, first)
+    assert (first / "first.abi").exists()
+    assert not older.exists()
+    assert other.exists()
 
 
 def wheel_of(folder: Path) -> Path:

@@ -413,7 +413,11 @@ async def test_a_worker_that_dies_in_the_middle_costs_its_own_requests_only(tmp_
             await until(running.all_workers)
             assert (await ask(running.port)).status == 200
         await running.until_alone()
-        assert len(children(running.pid)) == 2
+
+        async def two() -> bool:
+            return len(children(running.pid)) == 2  # the one killed last may be on its way still
+
+        await until(two)
 
 
 async def test_many_signals_at_once_are_few_reloads_and_the_last_settings_hold(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,8 +15,11 @@ from typing import Any
 import pytest
 
 from controller import planner
+from controller.net.engine import Clocks
 from controller.net.kube.client import Client
-from controller.net.kube.service import Replica
+from controller.net.kube.holder import Means
+from controller.net.kube.replica import Replica
+from controller.net.kube.service import pod
 from controller.spec import ControllerSettings, Kube
 from proxy.document import validate
 from tests.kube.account import account
@@ -100,7 +105,9 @@ class Stage:
         async with serving(FakeAdmin(proxy), str(self.folder / f"{name}.sock")) as address, Client(self.account) as api:
             settings = validate(ControllerSettings, {"proxies": [{"address": address}], "pollInterval": "100ms"})
             kube = Kube(namespace=self.namespace, rollout="web", lease_duration=3.0)
-            made = Replica(settings, kube, api, {planner.key_id(SPLIT): SPLIT}, name, f"{name}_1")
+            here = pod(settings, kube, {"POD_NAME": name, "POD_UID": "1"})
+            means = Means({planner.key_id(SPLIT): SPLIT}, Clocks(time.monotonic, time.time), settings.poll_interval)
+            made = Replica(kube, api, here, means, random.random)
             task = asyncio.create_task(made.run())
             try:
                 yield task

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from controller.errors import ControllerError, Temporary
 from controller.events import Tell
 from controller.net.engine import timestamp
-from controller.net.kube.client import JSON_PATCH, MERGE_PATCH, ApiRefused, Client
+from controller.net.kube.client import JSON_PATCH, MERGE_PATCH, ApiRefused
 from controller.net.store import Moved
 
 WRITE_S = 2.0  # what an abort may have to wait for behind a write that hangs
@@ -25,6 +25,22 @@ REFUSED = (409, 422)  # another object by now, or the rule of the fence
 log = logging.getLogger("cohort.kube")
 
 Object = dict[str, Any]
+
+
+class Api(Protocol):
+    """The API server."""
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        kind: str = ...,
+        limit_s: float = ...,
+    ) -> Object:
+        """One request, and the answer's document; raises `Temporary`."""
 
 
 class Permission(Protocol):
@@ -44,11 +60,11 @@ def path(namespace: str, name: str) -> str:
     return f"/apis/cohort.dev/v1alpha1/namespaces/{namespace}/canaryrollouts/{name}/status"
 
 
-async def take_over(client: Client, rollout: Object, identity: str) -> Object:
+async def take_over(api: Api, rollout: Object, identity: str) -> Object:
     """Make the status ours: the next term, and nothing else of it changed.
 
     Args:
-        client: The API server.
+        api: The API server.
         rollout: The custom resource as last seen; a later one refuses.
         identity: Of this controller.
 
@@ -62,7 +78,7 @@ async def take_over(client: Client, rollout: Object, identity: str) -> Object:
     leader = {"identity": identity, "term": int((status.get("leader") or {}).get("term") or 0) + 1}
     begun = {} if status else {"phase": "Pending", "observedGeneration": metadata.get("generation", 0)}
     body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": {**begun, "leader": leader}}
-    return await client.ask("PATCH", path(metadata["namespace"], metadata["name"]), body, kind=MERGE_PATCH)
+    return await api.ask("PATCH", path(metadata["namespace"], metadata["name"]), body, kind=MERGE_PATCH)
 
 
 class Ledger:
@@ -75,7 +91,7 @@ class Ledger:
         generation: Of the document that the rollout is at, as the API server counts.
 
     Args:
-        client: The API server.
+        api: The API server.
         rollout: As `take_over` returned it.
         lease: Without it nothing is written but what an abort may do without.
         reporter: Who says what Events tell.
@@ -83,7 +99,7 @@ class Ledger:
 
     def __init__(
         self,
-        client: Client,
+        api: Api,
         rollout: Object,
         lease: Permission,
         reporter: str,
@@ -92,7 +108,7 @@ class Ledger:
         self.is_fenced = False
         self.generation = int(rollout["metadata"].get("generation") or 0)
         self.uid = str(rollout["metadata"]["uid"])
-        self._client = client
+        self._api = api
         self._metadata: Mapping[str, Any] = rollout["metadata"]
         self._leader = rollout["status"]["leader"]
         self._lease = lease
@@ -158,7 +174,7 @@ class Ledger:
         ]
         where = path(self._metadata["namespace"], self._metadata["name"])
         try:
-            await self._client.ask("PATCH", where, body, kind=JSON_PATCH, limit_s=WRITE_S)
+            await self._api.ask("PATCH", where, body, kind=JSON_PATCH, limit_s=WRITE_S)
         except ApiRefused as error:
             if error.status in REFUSED and "leader" in str(error):
                 self.is_fenced = True
@@ -180,7 +196,7 @@ class Ledger:
         """Tell people, as Events; one that is not taken is lost, for nothing hangs on it."""
         for tell in told:
             try:
-                await self._client.ask("POST", self._events_path(), self._event(tell, at), limit_s=WRITE_S)
+                await self._api.ask("POST", self._events_path(), self._event(tell, at), limit_s=WRITE_S)
             except ControllerError as error:
                 log.info("an Event was not taken: %s", error)
 

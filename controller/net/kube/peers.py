@@ -1,0 +1,80 @@
+"""The proxies of all replicas, as the one that decides asks them: its own, and the others by their control ports."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+
+from controller.endpoints import Unusable
+from controller.net.kube.namespace import Namespace
+from controller.net.kube.once import Once
+from controller.net.proxies import Control, ProxyClient
+from controller.spec import ControllerSettings, Kube
+from controller.version import ServiceRef
+from proxy.plan import Endpoint
+
+Connect = Callable[[str, str], ProxyClient]
+
+
+def by_control_port(settings: ControllerSettings, kube: Kube) -> Connect:
+    """What makes the client of a replica, of its name and the URL of its control port."""
+
+    def connect(name: str, url: str) -> ProxyClient:
+        tls = ssl.create_default_context(cafile=kube.control_ca(settings.keys_dir))
+        tls.check_hostname = False  # the certificate itself is pinned
+        tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        at = Control(url, kube.control_token(settings.keys_dir), tls)
+        return ProxyClient(settings.proxies[0], is_fed=True, at=at, name=name)
+
+    return connect
+
+
+class Peers:
+    """One client a replica, the same one as long as the replica is there.
+
+    Args:
+        kube: Names the headless Service of the control ports.
+        namespace: As it is now.
+        pod: The own one.
+        own: The own proxy by its admin API.
+        connect: Makes a client, of a replica's name and URL.
+    """
+
+    def __init__(self, kube: Kube, namespace: Namespace, pod: str, own: ProxyClient, connect: Connect) -> None:
+        self._ref = ServiceRef(name=kube.control, port=kube.control_port)
+        self._namespace = namespace
+        self._pod = pod
+        self._own = own
+        self._connect = connect
+        self._others: dict[tuple[str, str], ProxyClient] = {}
+        self._gone: list[ProxyClient] = []
+        self._problems = Once()
+
+    def clients(self) -> list[ProxyClient]:
+        """Of all replicas that there are now. Those of before that left are open until `retire`."""
+        try:
+            places = self._namespace.places(self._ref)
+        except Unusable as error:
+            self._problems.say(str(error))
+            places = ()
+        wanted = {(place.uid, _url(place.endpoint)): place for place in places if place.pod != self._pod}
+        self._gone += [self._others.pop(key) for key in [key for key in self._others if key not in wanted]]
+        for key, place in wanted.items():
+            if key not in self._others:
+                self._others[key] = self._connect(place.pod or place.uid, key[1])
+        return [self._own, *self._others.values()]
+
+    async def retire(self) -> None:
+        """Close the clients of replicas that left, when nobody uses them any more."""
+        while self._gone:
+            await self._gone.pop().close()
+
+    async def close(self) -> None:
+        """Close all."""
+        for client in (self._own, *self._others.values(), *self._gone):
+            await client.close()
+
+
+def _url(endpoint: Endpoint) -> str:
+    host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+    return f"https://{host}:{endpoint.port}"

@@ -1,0 +1,123 @@
+"""The controller of one replica: it watches its namespace, feeds its proxy, and decides while it holds the Lease."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from controller.errors import Temporary
+from controller.net.kube.actions import Actions
+from controller.net.kube.feed import Feed
+from controller.net.kube.holder import Holder, Means
+from controller.net.kube.lease import Elector
+from controller.net.kube.ledger import Api
+from controller.net.kube.namespace import Namespace
+from controller.net.kube.once import Once
+from controller.net.kube.peers import Connect, Peers
+from controller.net.kube.watch import Source
+from controller.net.proxies import ProxyClient
+from controller.spec import Kube
+
+LEVEL_S = 1.0  # a change wakes at once; this is for what is not seen in the cluster: a proxy that was restarted
+
+log = logging.getLogger("cohort.kube")
+
+
+class Server(Api, Source, Protocol):
+    """The API server: objects, and what happens to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """Where this replica is.
+
+    Attributes:
+        name: Of the pod.
+        identity: In the Lease and the status: the same after its container was restarted.
+        own: Its proxy by the admin API, where only the feed gives it plans; ``feeding`` is that feed's.
+        connect: Makes clients of other replicas.
+    """
+
+    name: str
+    identity: str
+    own: ProxyClient
+    feeding: ProxyClient
+    connect: Connect
+
+
+class Replica:
+    """One replica's controller.
+
+    Args:
+        kube: Which rollout it is about.
+        api: The API server.
+        pod: Where it runs.
+        means: What deciding needs.
+        draw: A number from 0 to 1, for pauses.
+    """
+
+    def __init__(self, kube: Kube, api: Server, pod: Pod, means: Means, draw: Callable[[], float]) -> None:
+        clocks = means.clocks
+        self._changed, self._wake = asyncio.Event(), asyncio.Event()
+        self._namespace = Namespace(api, kube.namespace, kube.rollout, self._tell, draw)
+        self._elector = Elector(
+            api,
+            kube.namespace,
+            kube.lease,
+            pod.identity,
+            round(kube.lease_duration),
+            monotonic=clocks.monotonic,
+            wall=clocks.wall,
+            changed=self._tell,
+        )
+        self._feeding = pod.feeding
+        self._feed = Feed(pod.feeding, means.secrets, self._namespace.endpoints, clocks.monotonic)
+        self._peers = Peers(kube, self._namespace, pod.name, pod.own, pod.connect)
+        actions = Actions(api, self._namespace, kube, clocks.wall)
+        self._holder = Holder(api, self._namespace, self._elector, self._peers, actions, means)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._namespace.run(), name="namespace")
+                tasks.create_task(self._elector.run(), name="lease")
+                tasks.create_task(self._forever(self._changed, self._level), name="feed")
+                tasks.create_task(self._forever(self._wake, partial(self._holder.decide, tasks)), name="decide")
+        finally:
+            await self._feeding.close()
+            await self._peers.close()
+
+    async def _forever(self, wake: asyncio.Event, do: Callable[[], Awaitable[None]]) -> None:
+        """Look again after every change, and each second."""
+        problems = Once()
+        while True:
+            wake.clear()
+            try:
+                if self._namespace.is_synced:
+                    await do()
+                problems.say("")
+            except Temporary as error:
+                problems.say(str(error))
+            except Exception:  # a task's root: a fault of ours must not take the kill switch away
+                log.exception("a look at the cluster failed")
+            try:
+                async with asyncio.timeout(LEVEL_S):
+                    await wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _level(self) -> None:
+        """Its own proxy."""
+        rollout = self._namespace.rollout
+        if rollout is not None:
+            await self._feed.abort(rollout, self._namespace.actions.objects)
+            await self._feed.level(rollout)

@@ -1,16 +1,18 @@
 """The example service: a small shop whose version, colour, errors and slowness are told it, and changed while it runs.
 
-``python -m demo.app`` reads ``DEMO_*`` from the environment and prints the port it listens on.
+``python -m demo.app`` reads ``DEMO_*`` from the environment and prints the port it listens on, on loopback unless
+``--host ADDRESS`` names another address, as a container needs.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from random import Random
@@ -20,6 +22,7 @@ import aiohttp
 from aiohttp import web
 
 VERSION_HEADER = "X-App-Version"
+LOOPBACK = "127.0.0.1"
 PAGES = {"/": "Everything for the garden", "/product": "A watering can", "/cart": "Your cart", "/payments": "Payment"}
 TOLD = ("Arm", "Revision", "Reason", "Generation", "Rollout")  # the fields by which the proxy tells the service
 FORWARDED = (
@@ -225,8 +228,12 @@ def _told_as_text(request: web.Request) -> str:
     return "The proxy says: " + ", ".join(told) if told else "This request came past the proxy."
 
 
-async def serve(env: Mapping[str, str]) -> int:
+async def serve(env: Mapping[str, str], host: str = LOOPBACK) -> int:
     """Serve until SIGTERM or SIGINT.
+
+    Args:
+        env: With ``DEMO_*``.
+        host: Address to listen on.
 
     Returns:
         The exit code; 2 where the environment makes no sense.
@@ -239,7 +246,7 @@ async def serve(env: Mapping[str, str]) -> int:
     shop = Shop(behaviour, Random(env.get("DEMO_SEED")), env.get("DEMO_CONSOLE", ""))
     runner = web.AppRunner(shop.application(), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", int(env.get("DEMO_PORT", "0")), backlog=1024)
+    site = web.TCPSite(runner, host, int(env.get("DEMO_PORT", "0")), backlog=1024)
     await site.start()
     sys.stdout.write(f"{runner.addresses[0][1]}\n")
     sys.stdout.flush()
@@ -251,5 +258,12 @@ async def serve(env: Mapping[str, str]) -> int:
     return 0
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Serve as the arguments and the environment say; the exit code."""
+    parser = argparse.ArgumentParser(prog="demo.app", description="The demo's shop; DEMO_* in the environment.")
+    parser.add_argument("--host", default=LOOPBACK, metavar="ADDRESS", help="address to listen on, %(default)s")
+    return asyncio.run(serve(os.environ, parser.parse_args(arguments).host))
+
+
 if __name__ == "__main__":
-    sys.exit(asyncio.run(serve(os.environ)))
+    sys.exit(main(sys.argv[1:]))

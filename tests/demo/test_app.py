@@ -165,12 +165,17 @@ async def test_without_the_demos_server_the_shop_goes_on() -> None:
             assert response.status == 200
 
 
-async def test_the_port_is_told_on_standard_output() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "address"), [((), "127.0.0.1"), (("--host", "127.0.0.2"), "127.0.0.2")], ids=["loopback", "host"]
+)
+async def test_the_port_is_told_on_standard_output(arguments: tuple[str, ...], address: str) -> None:
     """Whoever starts it lets the system choose the port and reads it."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "demo.app", stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "demo.app", *arguments, stdout=asyncio.subprocess.PIPE
+    )
     assert process.stdout is not None
     port = int(await process.stdout.readline())
-    async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/healthz") as response:
+    async with ClientSession() as session, session.get(f"http://{address}:{port}/healthz") as response:
         assert await response.json() == {"version": "v1"}
     process.terminate()
     assert await process.wait() == 0

@@ -13,12 +13,11 @@ from tests.kube.cluster import PROGRAMS, Cluster
 from tests.kube.keeper import PREFIX, sweep
 from tests.kube.pods.session import PROGRAMS as RUNNER_PROGRAMS
 from tests.kube.pods.session import PodRunner, is_root
-from tests.kube.pods.space import Space
+from tests.kube.pods.space import RESTRICTED, Space
 from tests.kube.tools import find
 from tests.support.require import require
 
 DEFINITIONS = Path(__file__).parents[2] / "charts/cohort/crds"
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ asyncio.run(serve())
 READY = {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1, "timeoutSeconds": 5}
 PORTS = [{"name": "http", "containerPort": PORT}]
 ONCE = {"restartPolicy": "Never"}
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 def server(version: str, replicas: int = 2, name: str = "server") -> dict[str, Any]:

@@ -16,12 +16,14 @@ import yaml
 from pydantic.alias_generators import to_camel
 
 from controller.resource import RolloutAction, RolloutStatus
-from controller.rules import FORMATS, PATTERNS, ROOTS, RULES, Rule
+from controller.rules import FORMATS, PATTERNS, RULES, Rule
 from controller.spec import AnalysisTemplate, CanaryRollout
 from proxy.document import DURATION, PERCENT, Document, duration_text, percent_text
 
 Json = dict[str, Any]
 GROUP, VERSION = "cohort.dev", "v1alpha1"
+# Of an object that no controller has seen: without it, whoever waits for a status would take none for a good one.
+UNSEEN: Json = {"observedGeneration": 0, "phase": "Pending"}
 _KEPT = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "required")
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*)$")
 
@@ -141,9 +143,9 @@ def _root(resource: Resource) -> Json:
         "spec": document["properties"]["spec"],
     }
     if resource.status:
-        properties["status"] = structural(resource.status)
+        properties["status"] = structural(resource.status) | {"default": UNSEEN}
     root: Json = {"type": "object", "description": document["description"], "required": ["spec"]}
-    return root | {"properties": properties} | _validations(ROOTS.get(resource.kind, ()))
+    return root | {"properties": properties}
 
 
 def structural(model: type[Document]) -> Json:

@@ -226,10 +226,6 @@ RULES: Mapping[type[Document], tuple[Rule, ...]] = {
         ),
     ),
 }
-# Of the whole object, where no model is the place.
-ROOTS: Mapping[str, tuple[Rule, ...]] = {
-    "CanaryRollout": (Rule("!has(oldSelf.status) || has(self.status)", "a status that is there stays", "status"),)
-}
 
 
 def _parentheses() -> str:

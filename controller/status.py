@@ -311,12 +311,12 @@ def conditions(state: State, now: float, problem: str, reason: str = "Invalid") 
         reason: The same in one word.
     """
     where = phase(state, now)
-    held = hold(state, now)
+    accepted, programmed = _accepted(state, problem, reason), _programmed(state, now)
     return (
-        _accepted(state, problem, reason),
-        _programmed(state, now),
-        _progressing(where, held),
-        Condition("Ready", where is Phase.HEALTHY and state.is_current, where.value),
+        accepted,
+        programmed,
+        _progressing(where, hold(state, now)),
+        _ready(where, accepted, programmed),
         _degraded(state, where),
     )
 
@@ -350,6 +350,18 @@ def _progressing(where: Phase, held: Finding | None) -> Condition:
         return Condition("Progressing", False, held.reason, held.message)
     is_moving = where in (Phase.PENDING, Phase.PROGRESSING, Phase.PROMOTING)
     return Condition("Progressing", is_moving, where.value, held.message if held and is_moving else "")
+
+
+def _ready(where: Phase, accepted: Condition, programmed: Condition) -> Condition:
+    """Whether every proxy serves what the document asks for, be a revision on trial or not.
+
+    Tools that deploy wait for it with a limit (``helm --wait`` and Flux read it as kstatus says): a trial takes as long
+    as it takes and must not fail them.
+    """
+    for missing in (accepted, programmed):
+        if not missing.is_true:
+            return Condition("Ready", False, missing.reason, missing.message)
+    return Condition("Ready", where not in (Phase.PENDING, Phase.DEGRADED), where.value)
 
 
 def _degraded(state: State, where: Phase) -> Condition:

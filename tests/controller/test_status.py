@@ -123,6 +123,30 @@ def test_accepted_says_what_is_wrong_with_the_documents() -> None:
     )
 
 
+def test_ready_while_a_revision_is_on_trial_and_after_its_abort() -> None:
+    """Who deploys waits for it with a limit: every proxy serves what is decided, be the trial over or not."""
+    world = World(document({"setWeight": 5}, {"pause": {}})).until(Phase.PAUSED)
+    assert condition(show(world), "Ready") == ("True", "Paused", "")
+    world.ask(Verb.ABORT)
+    world.until(Phase.ABORTED).run(2)
+    assert condition(show(world), "Ready") == ("True", "Aborted", "")
+    assert condition(show(world), "Degraded")[0] == "True"
+
+
+def test_not_ready_while_a_proxy_is_missing_or_a_document_does_not_count() -> None:
+    """The reason is that of the condition that is missing."""
+    world = World(document({"setWeight": 5}, {"pause": {}}))
+    assert condition(show(world), "Ready") == ("False", "Pending", "no proxy has answered yet")
+    world.until(Phase.PAUSED)
+    assert condition(show(world, problem="wrong"), "Ready")[:2] == ("False", "Invalid")
+    world.proxies["unix:1"].refuses_latch = True
+    world.ask(Verb.ABORT)
+    assert condition(show(world), "Ready")[0] == "False"
+    world.proxies["unix:1"].is_up = False
+    world.run(5)
+    assert condition(show(world), "Ready")[:2] == ("False", "ProxyUnreachable")
+
+
 def test_an_incomplete_abort_names_the_proxies() -> None:
     """Degraded until every proxy is latched."""
     world = World(document({"setWeight": 5}, {"pause": {}})).until(Phase.PAUSED)

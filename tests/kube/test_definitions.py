@@ -371,11 +371,20 @@ def test_the_generation_of_a_plan_never_falls(status: Any) -> None:
     status(plan={"generation": 8})
 
 
+def test_a_rollout_that_no_controller_has_seen_says_so(definitions: Cluster, namespace: str) -> None:
+    """Without a status kstatus, and so Helm and Flux, would take it for one that is in order."""
+    create(definitions, ADDRESSES, namespace, keep=True)
+    path = f"/apis/cohort.dev/v1alpha1/namespaces/{namespace}/canaryrollouts/checkout"
+    found = definitions.call("GET", path)["status"]
+    assert {"observedGeneration": 0, "phase": "Pending"}.items() <= found.items()
+    assert "conditions" not in found
+
+
 def test_a_status_stays(status: Any, definitions: Cluster, namespace: str) -> None:
     """Without it the fence would be open again."""
     status(leader={"identity": "a", "term": 1})
     path = f"/apis/cohort.dev/v1alpha1/namespaces/{namespace}/canaryrollouts/checkout/status"
-    with pytest.raises(KubeError, match="a status that is there stays"):
+    with pytest.raises(KubeError, match="another controller has taken over"):
         definitions.call("PATCH", path, {"status": None}, "application/merge-patch+json")
 
 

@@ -150,20 +150,12 @@ class Ledger:
 
     async def refuse(self, reason: str, problem: str, rollout: Object, at: float) -> None:
         """Say why a rollout does not even begin; raises `Temporary`."""
+        generation = rollout["metadata"].get("generation", 0)
         known = {each.get("type"): each for each in (rollout.get("status") or {}).get("conditions") or ()}
-        before = known.get("Accepted") or {}
-        since = before.get("lastTransitionTime") if before.get("status") == "False" else None
-        accepted = {
-            "type": "Accepted",
-            "status": "False",
-            "reason": reason,
-            "message": problem[:4096],
-            "observedGeneration": rollout["metadata"].get("generation", 0),
-            "lastTransitionTime": since or timestamp(at),
-        }
-        if accepted != before:
-            begun = {"phase": "Pending", "observedGeneration": rollout["metadata"].get("generation", 0)}
-            await self._replace({**begun, "leader": self._leader, "conditions": [accepted]})
+        told = [_untrue(kind, reason, problem, generation, known.get(kind) or {}, at) for kind in ("Accepted", "Ready")]
+        if told != [known.get("Accepted"), known.get("Ready")]:
+            begun = {"phase": "Pending", "observedGeneration": generation}
+            await self._replace({**begun, "leader": self._leader, "conditions": told})
 
     async def _replace(self, status: Object) -> None:
         if status == self._written:
@@ -224,3 +216,16 @@ class Ledger:
                 "uid": metadata["uid"],
             },
         }
+
+
+def _untrue(kind: str, reason: str, message: str, generation: int, before: Object, at: float) -> Object:
+    """A condition that does not hold, since when it did not."""
+    since = before.get("lastTransitionTime") if before.get("status") == "False" else None
+    return {
+        "type": kind,
+        "status": "False",
+        "reason": reason,
+        "message": message[:4096],
+        "observedGeneration": generation,
+        "lastTransitionTime": since or timestamp(at),
+    }

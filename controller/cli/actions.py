@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller.cli import output as out
+from controller.cli.direct import directly
 from controller.cli.exits import NotReachable, TimedOut
 from controller.cli.options import PERCENT, Function, Target, asks, name_argument, output_option, targeted
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 MAX_REASON = 1024  # what the API takes: an abort is not refused for a long story
 KILL_SWITCH = (
-    "The proxies take an abort without the controller too: POST /abort to the admin API of each"
-    " (admin.listen of its settings)."
+    "The proxies take an abort without the controller too: 'abort --direct' tells their control ports, in a cluster;"
+    " elsewhere POST /abort to the admin API of each (admin.listen of its settings)."
 )
 
 
@@ -81,11 +82,29 @@ def resume(**common: Any) -> None:
 @click.command()
 @name_argument
 @click.option("--reason", metavar="TEXT", help="Why, for the record.")
+@directly
 @steers
 def abort(reason: str | None, **common: Any) -> None:
     """Send every user of the rollout NAME back to stable, at once, whatever step it is at.
 
     The abort stands, through restarts too, until 'cohort retry' or a new revision.
+
+    With --direct nobody is asked but the proxies, all at once, by their control ports: for the hour when the API
+    server or every controller is down. It says of each proxy whether it has it; the controllers adopt it when they are
+    back. Exits with 3 if a proxy was not reached, with 1 if one refused. What it takes is in the installation's Secret:
+    keep it where you reach it in that hour.
+
+    \b
+    Beforehand, for an installation cohort in the namespace shop:
+      kubectl -n shop get secret cohort-keys -o go-template='{{.data.control|base64decode}}' > control
+      kubectl -n shop get secret cohort-keys -o go-template='{{index .data "tls.crt"|base64decode}}' > tls.crt
+      kubectl -n shop get pods -l app.kubernetes.io/instance=cohort -o wide
+    Then, from a node or a pod, which reach the pods' addresses; or by the name of the control Service:
+      cohort abort --direct --token-file control --address 10.0.0.5 --address 10.0.0.6 --reason "errors"
+      cohort abort --direct --token-file control --address cohort-control.shop.svc
+    From elsewhere, while the API server lives, for each pod (with a local port of its own):
+      kubectl -n shop port-forward pod/cohort-7d4f 18083:8083
+      cohort abort --direct --token-file control --address 127.0.0.1:18083
     """
     why = {"reason": reason[:MAX_REASON]} if reason else {}
     try:

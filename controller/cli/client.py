@@ -97,7 +97,7 @@ class Client:
 
     def act(self, namespace: str, name: str, action: Json) -> Json:
         """Carry out one action: ``verb``, what it needs, and ``by``: whoever is logged in, unless it says otherwise."""
-        return self._ask("POST", _path(namespace, name, "actions"), body={"by": _user()} | action)
+        return self._ask("POST", _path(namespace, name, "actions"), body={"by": user()} | action)
 
     def whoami(self, namespace: str, name: str, key: str) -> Json:
         """The version of one user, given as ``SOURCE=VALUE``."""
@@ -197,7 +197,8 @@ class Client:
         )
 
 
-def _user() -> str:
+def user() -> str:
+    """Who is logged in, as far as this machine knows."""
     import getpass
 
     try:

@@ -198,7 +198,7 @@ def connect(timeout: float | None, **where: str | None) -> Client | KubeClient:
     if "server" in where and not where.get("context") and not where.get("kubeconfig"):
         from controller.cli.client import Client
 
-        return Client(where["server"] or DEFAULT_SERVER, _token(where.get("token_file")), timeout)
+        return Client(where["server"] or DEFAULT_SERVER, token(where.get("token_file")), timeout)
     import os
 
     from controller.cli.kube.client import KubeClient
@@ -207,7 +207,7 @@ def connect(timeout: float | None, **where: str | None) -> Client | KubeClient:
     return KubeClient(access(where.get("kubeconfig"), where.get("context"), os.environ), timeout)
 
 
-def _token(path: str | None) -> str | None:
+def token(path: str | None) -> str | None:
     """The token in a file, without the white space around it.
 
     Raises:

@@ -16,6 +16,7 @@ NAMES = ("get", "status", "events", "promote", "pause", "resume", "abort", "retr
 PROGRAM = "kubectl cohort"
 _OWN = re.compile(rf"\bcohort(?= ({'|'.join(NAMES)})\b)")
 ELSEWHERE = ("server", "token_file", "by")  # of a controller's own API; the API server knows who asks
+DIRECT = ("token_file", "by")  # but proxies that are told themselves want the one and know nothing of the other
 NO_FILES = ":4"  # cobra's ShellCompDirectiveNoFileComp, which kubectl reads
 
 
@@ -34,7 +35,9 @@ class KubeGroup(LazyGroup):
 def _without(command: click.Command) -> click.Command:
     """A command, and those below it, without options that have no meaning here."""
     made = copy.copy(command)
-    made.params = [param for param in command.params if param.name not in ELSEWHERE]
+    names = {param.name for param in command.params}
+    without = set(ELSEWHERE).difference(DIRECT if "direct" in names else ())
+    made.params = [param for param in command.params if param.name not in without]
     made.help = _OWN.sub(PROGRAM, command.help or "")
     if isinstance(made, click.Group):
         made.commands = {name: _without(child) for name, child in made.commands.items()}

@@ -37,13 +37,13 @@ def test_nothing_of_the_plugin_imports_the_library_of_kubernetes() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_command_has_the_cluster_s_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """No `--server`, for kubectl's own means another thing; no `--by`, for the API server knows."""
+    """No `--server`, for kubectl's own means another thing; no `--by`, for the API server knows, and proxies do not."""
     assert root.run([name, *(["weight"] if name == "set" else []), "--help"]) == 0
     said = capsys.readouterr().out
     assert "--context" in said
     assert "--kubeconfig" in said
     assert "--server" not in said
-    assert "--by" not in said
+    assert ("--by" in said) == ("--direct" in said) == (name == "abort")
     assert "\n    cohort " not in said
 
 

@@ -33,11 +33,13 @@ class ApiRefused(Temporary):
 
     Attributes:
         status: Of the answer, or 410 of an event in a watch.
+        after_s: When to come again, if the server says so (429, 503); else 0.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, after_s: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
+        self.after_s = after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ class Client:
             answer = await self._send(method, path, body, query, kind, limits)
             return _document(answer.data)
         except ApiException as error:
-            raise ApiRefused(int(error.status), f"{method} {path}: {error.status}: {_said(error.body)}") from None
+            message = f"{method} {path}: {error.status}: {_said(error.body)}"
+            raise ApiRefused(int(error.status), message, _after_s(error.headers)) from None
         except TimeoutError:
             raise Temporary(f"{method} {path}: no answer within {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -129,7 +132,8 @@ class Client:
             async with response:
                 if response.status != 200:
                     said = (await response.content.read(65_536)).decode(errors="replace")
-                    raise ApiRefused(response.status, f"watch {path}: {response.status}: {_said(said)}")
+                    message = f"watch {path}: {response.status}: {_said(said)}"
+                    raise ApiRefused(response.status, message, _after_s(response.headers))
                 while line := await response.content.readline():
                     yield _document(line)
         except TimeoutError:
@@ -194,6 +198,12 @@ def _document(text: str | bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Temporary("the API server's answer is no JSON object")
     return value
+
+
+def _after_s(headers: Any) -> float:
+    """Seconds of ``Retry-After`` (RFC 9110, 10.2.3); 0 for a date, which no API server sends."""
+    text = str((headers or {}).get("Retry-After") or "")
+    return float(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0.0
 
 
 def _said(body: Any) -> str:

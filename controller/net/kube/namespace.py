@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
 from controller import cluster, endpoints
 from controller.cluster import Behind
 from controller.endpoints import Place
+from controller.net.kube.pace import Pace
 from controller.net.kube.watch import Source, Watch
 from controller.state import State
 from controller.version import ServiceRef
@@ -28,21 +30,32 @@ class Namespace:
         name: Of the namespace; ``rollout``: of the CanaryRollout.
         changed: Called after each change.
         draw: A number from 0 to 1, for pauses.
+        monotonic: Seconds.
     """
 
     def __init__(
-        self, api: Source, name: str, rollout: str, changed: Callable[[], None], draw: Callable[[], float]
+        self,
+        api: Source,
+        name: str,
+        rollout: str,
+        changed: Callable[[], None],
+        draw: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        def watch(group: str, plural: str) -> Watch:
-            return Watch(api, f"/{group}/namespaces/{name}/{plural}", changed, draw=draw)
+        pace = Pace(monotonic)
+
+        def watch(rank: int, group: str, plural: str) -> Watch:
+            path = f"/{group}/namespaces/{name}/{plural}"
+            return Watch(api, path, changed, draw=draw, pace=pace, rank=rank, monotonic=monotonic)
 
         self._rollout = rollout
-        self.rollouts = watch("apis/cohort.dev/v1alpha1", "canaryrollouts")
-        self.templates = watch("apis/cohort.dev/v1alpha1", "analysistemplates")
-        self.actions = watch("apis/cohort.dev/v1alpha1", "rolloutactions")
-        self.services = watch("api/v1", "services")
-        self.pods = watch("api/v1", "pods")
-        self.slices = watch("apis/discovery.k8s.io/v1", "endpointslices")
+        # After an outage first what people ask for, then what everybody is to serve, then where it runs.
+        self.actions = watch(0, "apis/cohort.dev/v1alpha1", "rolloutactions")
+        self.rollouts = watch(1, "apis/cohort.dev/v1alpha1", "canaryrollouts")
+        self.slices = watch(2, "apis/discovery.k8s.io/v1", "endpointslices")
+        self.services = watch(3, "api/v1", "services")
+        self.pods = watch(4, "api/v1", "pods")
+        self.templates = watch(5, "apis/cohort.dev/v1alpha1", "analysistemplates")
         self._watches = (self.rollouts, self.templates, self.actions, self.services, self.pods, self.slices)
 
     async def run(self) -> None:

@@ -63,7 +63,7 @@ class Replica:
     def __init__(self, kube: Kube, api: Server, pod: Pod, means: Means, draw: Callable[[], float]) -> None:
         clocks = means.clocks
         self._changed, self._wake = asyncio.Event(), asyncio.Event()
-        self._namespace = Namespace(api, kube.namespace, kube.rollout, self._tell, draw)
+        self._namespace = Namespace(api, kube.namespace, kube.rollout, self._tell, draw, clocks.monotonic)
         self._elector = Elector(
             api,
             kube.namespace,

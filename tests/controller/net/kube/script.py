@@ -21,11 +21,13 @@ class Script:
     Attributes:
         asked: What was asked for, in order.
         finished: Set when a watch is asked for that is not in the script.
+        now: Seconds; a number among the events of a watch is how long nothing happens.
     """
 
     def __init__(self, lists: list[Any], watches: list[Any]) -> None:
         self.asked: list[str] = []
         self.finished = asyncio.Event()
+        self.now = 0.0
         self._lists = lists
         self._watches = watches
 
@@ -47,6 +49,9 @@ class Script:
         for event in self._watches.pop(0):
             if isinstance(event, Exception):
                 raise event
+            if isinstance(event, float):
+                self.now += event
+                continue
             yield {"type": event[0], "object": event[1]}
 
 

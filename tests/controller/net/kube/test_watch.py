@@ -4,7 +4,9 @@ import asyncio
 from typing import Any
 
 from controller.errors import Temporary
-from controller.net.kube.watch import MAX_PAUSE_S, PAUSE_S, Watch
+from controller.net.kube.client import ApiRefused
+from controller.net.kube.pace import Pace
+from controller.net.kube.watch import MAX_PAUSE_S, PAUSE_S, TOMBSTONES, Watch
 from tests.controller.net.kube.script import GONE, Script, thing
 
 
@@ -15,8 +17,16 @@ async def run(script: Script, draw: float = 1.0) -> tuple[Watch, list[list[str]]
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
+        script.now += seconds
 
-    watch = Watch(script, "/things", lambda: seen.append(sorted(watch.objects)), draw=lambda: draw, sleep=sleep)
+    def changed() -> None:
+        seen.append(sorted(watch.objects))
+
+    def now() -> float:
+        return script.now
+
+    pace = Pace(now, sleep, every_s=0.0)
+    watch = Watch(script, "/things", changed, draw=lambda: draw, pace=pace, monotonic=now, sleep=sleep)
     task = asyncio.create_task(watch.run())
     try:
         await asyncio.wait_for(script.finished.wait(), 60)
@@ -27,7 +37,7 @@ async def run(script: Script, draw: float = 1.0) -> tuple[Watch, list[list[str]]
 
 
 async def test_lists_then_watches_from_there() -> None:
-    events = [("ADDED", thing("b", 6)), ("MODIFIED", thing("a", 7, v=2)), ("DELETED", thing("b", 8))]
+    events = [("ADDED", thing("b", 6)), ("MODIFIED", thing("a", 7, v=2)), ("DELETED", thing("b", 8)), 30.0]
     script = Script([([thing("a", 1)], "5")], [events])
     watch, seen, pauses = await run(script)
     assert script.asked == ["list", "watch 5", "watch 8"]
@@ -78,7 +88,7 @@ async def test_a_dropped_connection_goes_on_from_the_last_event() -> None:
 
 async def test_pauses_grow_to_a_bound_and_begin_again_after_success() -> None:
     failures: list[Any] = [Temporary("refused") for _ in range(8)]
-    script = Script([*failures, ([], "5")], [[], [Temporary("reset")]])
+    script = Script([*failures, ([], "5")], [[], [30.0], [Temporary("reset")]])
     _, _, pauses = await run(script)
     assert pauses[:3] == [PAUSE_S, PAUSE_S * 2, PAUSE_S * 4]
     assert max(pauses) == MAX_PAUSE_S
@@ -102,3 +112,58 @@ async def test_what_was_known_stays_while_the_api_server_is_away() -> None:
     script = Script([([thing("a", 1)], "5")], [[Temporary("refused")], [Temporary("refused")]])
     watch, _, _ = await run(script)
     assert list(watch.objects) == ["a"]
+
+
+async def test_an_event_that_comes_again_or_late_changes_nothing() -> None:
+    """Of one object only what is later counts; of another one, what is late may still be news."""
+    events = [
+        ("MODIFIED", thing("a", 7, v=7)),
+        ("MODIFIED", thing("a", 7, v="again")),
+        ("MODIFIED", thing("a", 6, v="late")),
+        ("DELETED", thing("c", 9)),
+        ("MODIFIED", thing("c", 8, v="late")),
+        ("MODIFIED", thing("b", 5, v="news")),
+    ]
+    script = Script([([thing("a", 1), thing("b", 2), thing("c", 3)], "3")], [events])
+    watch, seen, _ = await run(script)
+    assert {name: item.get("v") for name, item in watch.objects.items()} == {"a": 7, "b": "news"}
+    assert len(seen) == 4
+    assert script.asked[-1] == "watch 9"
+
+
+async def test_what_was_removed_may_be_made_again() -> None:
+    events = [("DELETED", thing("a", 6)), ("ADDED", thing("a", 7, v="new")), ("DELETED", thing("a", 6))]
+    watch, _, _ = await run(Script([([thing("a", 1)], "5")], [events]))
+    assert watch.objects["a"]["v"] == "new"
+
+
+async def test_names_of_removed_objects_are_bounded() -> None:
+    events: list[Any] = [("DELETED", thing(f"o{number}", 6 + number)) for number in range(TOMBSTONES + 10)]
+    watch, _, _ = await run(Script([([], "5")], [events]))
+    assert len(watch._removed) <= TOMBSTONES
+
+
+async def test_versions_that_are_no_numbers_are_taken_as_they_come() -> None:
+    events = [("MODIFIED", thing("a", 0) | {"metadata": {"name": "a", "resourceVersion": text}}) for text in "yx"]
+    watch, _, _ = await run(Script([([thing("a", 1)], "5")], [events]))
+    assert watch.objects["a"]["metadata"]["resourceVersion"] == "x"
+
+
+async def test_a_watch_that_ends_at_once_is_a_failure() -> None:
+    """Begun again without a pause, it would ask as often as the server can answer."""
+    script = Script([([], "5")], [[], [], []])
+    _, _, pauses = await run(script)
+    assert pauses == [PAUSE_S, PAUSE_S * 2, PAUSE_S * 4]
+
+
+async def test_a_watch_that_has_lasted_begins_again_with_the_shortest_pause() -> None:
+    failures: list[Any] = [Temporary("refused") for _ in range(5)]
+    script = Script([*failures, ([], "5")], [[20.0, Temporary("reset")]])
+    _, _, pauses = await run(script)
+    assert pauses[-1] == PAUSE_S
+
+
+async def test_a_server_that_says_when_to_come_again_is_believed_within_a_minute() -> None:
+    script = Script([ApiRefused(429, "later", 7.0), ApiRefused(503, "later", 1e6), ([], "5")], [])
+    _, _, pauses = await run(script)
+    assert pauses == [7.0, 60.0]

@@ -38,6 +38,7 @@ AUDIT = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
+        {"level": "RequestResponse", "resources": [{"group": "cohort.dev", "resources": ["canaryrollouts/status"]}]},
         {"level": "Request", "resources": [{"group": "cohort.dev"}]},
         {"level": "Metadata"},
     ],
@@ -294,7 +295,10 @@ class Cluster:
         raise AssertionError(f"not within {patience_s:.0f} s: {last!r}")
 
     def audit(self) -> list[dict[str, Any]]:
-        """Every request that the API server has answered or begun to answer, in order; bodies for cohort.dev alone."""
+        """Every request that the API server has answered or begun to answer, in order; bodies for cohort.dev alone.
+
+        Of writes of a rollout's status also what they made of it.
+        """
         lines = (self.folder / "audit.log").read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 

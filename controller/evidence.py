@@ -7,67 +7,21 @@ next look. Distinct users are HyperLogLog registers of ten-second epochs, merged
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from controller.analysis import Need, Reading
+from controller.look import EPOCH_REGISTERS, EPOCH_S, Counts, Look, difference
+from controller.past import SLICES, Past, Slice, merged
 from controller.spec import ARMS, CohortProvider
 from proxy.sketch import estimate, merge, quantile
 
-EPOCH_S = 10  # of the users' registers, by the proxies' wall clocks
-EPOCH_REGISTERS = 1024  # what a proxy keeps for an epoch
 STALE_S = 5.0  # five polls: numbers older than that say nothing of now
-SLICES = 120  # of the longest window: its edge is sharp to 1 %
 SIGMAS = 3.0
 REGISTER_ERROR = 1.04  # Flajolet et al. 2007: the standard error is this by the root of the number of registers
-_SOURCE = "user"
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-
-
-@dataclass(slots=True)
-class Counts:
-    """Requests, failures and latencies by cell; cumulative or of a window."""
-
-    requests: int = 0
-    failures: int = 0
-    latency: dict[int, int] = field(default_factory=dict)
-
-    def add(self, other: Counts, sign: int = 1) -> None:
-        """Add (or with -1 take away) another's numbers."""
-        self.requests += sign * other.requests
-        self.failures += sign * other.failures
-        for cell, count in other.latency.items():
-            self.latency[cell] = self.latency.get(cell, 0) + sign * count
-
-    @property
-    def is_sane(self) -> bool:
-        """Whether no number is negative, as a difference of growing counters cannot be."""
-        return self.requests >= 0 and self.failures >= 0 and min(self.latency.values(), default=0) >= 0
-
-
-@dataclass(slots=True)
-class Look:
-    """One answer of a proxy's /stats: cumulative counts and registers by arm."""
-
-    boot: str
-    now: float
-    uid: str | None
-    revision: str | None
-    generation: int
-    counts: dict[str, Counts]
-    epochs: dict[str, dict[int, bytes]]
-
-
-@dataclass(slots=True)
-class _Slice:
-    start: float
-    end: float
-    counts: dict[str, Counts]
 
 
 @dataclass(slots=True)
@@ -75,9 +29,8 @@ class _Source:
     """What is known of one proxy."""
 
     look: Look
-    since: float
     seen: float
-    slices: deque[_Slice] = field(default_factory=deque)
+    slices: deque[Slice] = field(default_factory=deque)
     epochs: dict[str, dict[int, bytes]] = field(default_factory=dict)
 
 
@@ -90,43 +43,6 @@ class Share:
     high: float
 
 
-def parse_look(value: Any) -> Look:
-    """Read the document of GET /stats.
-
-    Raises:
-        ValueError: It is not one.
-    """
-    try:
-        arms = dict(value["arms"].items())
-        return Look(
-            boot=str(value["boot"]),
-            now=float(value["now"]),
-            uid=value["uid"],
-            revision=value["revision"],
-            generation=int(value["generation"]),
-            counts={arm: _counts(arms[arm]) for arm in ARMS if arm in arms},
-            epochs={arm: _epochs(arms[arm]) for arm in ARMS if arm in arms},
-        )
-    except (KeyError, TypeError, AttributeError, binascii.Error) as error:
-        raise ValueError(f"expected the document of /stats, got one without {error}") from None
-
-
-def _counts(arm: Mapping[str, Any]) -> Counts:
-    numbers = arm["sources"].get(_SOURCE)
-    if numbers is None:
-        return Counts()
-    latency = {int(cell): int(count) for cell, count in numbers["latency"]}
-    return Counts(int(numbers["requests"]), int(numbers["failures"]), latency)
-
-
-def _epochs(arm: Mapping[str, Any]) -> dict[int, bytes]:
-    users = arm.get("users") or {"epochs": {}}
-    epochs = {int(epoch): base64.b64decode(text, validate=True) for epoch, text in users["epochs"].items()}
-    if any(len(registers) != EPOCH_REGISTERS for registers in epochs.values()):
-        raise ValueError(f"expected {EPOCH_REGISTERS} registers an epoch")
-    return epochs
-
-
 class Evidence:
     """All looks at all proxies, for one attempt of one revision.
 
@@ -134,36 +50,69 @@ class Evidence:
         uid: The rollout's.
         revision: On trial; looks while another one is are left out.
         keep_s: The longest window that will be asked for.
-        now: When the attempt began, in monotonic seconds.
+        now: When the attempt began, in monotonic seconds; or when this controller went on with it.
+        past: What another controller has counted of this attempt; it goes on from there.
     """
 
-    def __init__(self, uid: str, revision: str | None, keep_s: float, now: float) -> None:
+    def __init__(self, uid: str, revision: str | None, keep_s: float, now: float, past: Past | None = None) -> None:
         self._began = now
         self._uid = uid
         self._revision = revision
         self._keep_s = keep_s
         self._sources: dict[str, _Source] = {}
         self._share_from: dict[str, int] = {}
+        self._past = past
+        self._wall: tuple[float, float] | None = None  # when a proxy was last heard, and its own clock then
 
     def add(self, address: str, look: Look, now: float) -> None:
         """Take a look at one proxy; ``now`` in monotonic seconds."""
+        self._reckon(look, now)
         if look.uid != self._uid or look.revision != self._revision:
             self._sources.pop(address, None)
             return
         source = self._sources.get(address)
-        passed = _difference(source.look, look) if source else None
+        before = source.look if source else self._before(address, look)
+        passed = difference(before, look) if before else None
         if source is None or passed is None:
-            source = self._sources[address] = _Source(look, now, now)
-            passed = {}
+            source = self._sources[address] = _Source(look, now)
         source.look, source.seen = look, now
-        self._slice(source, passed, now)
+        self._slice(source, passed or {}, now)
         self._remember(source, look)
+
+    def _reckon(self, look: Look, now: float) -> None:
+        """Know the proxies' time of day; with the first of it, how long ago the past is."""
+        if self._wall is None and self._past:
+            self._past = self._past.rebased(now - max(look.now - self._past.wall, 0.0))
+        if self._wall is None or look.now - now > self._wall[1] - self._wall[0]:
+            self._wall = now, look.now
+
+    def _before(self, address: str, look: Look) -> Look | None:
+        """What the controller before saw of this proxy last: what came since is of this attempt too."""
+        before = self._past.looks.pop(address, None) if self._past else None
+        return before if before and look.now - before.now <= self._keep_s else None
+
+    def past(self, now: float) -> Past | None:
+        """All of it for the controller that goes on with this attempt; None: nothing was counted."""
+        if self._wall is None:
+            return self._past
+        parts = [part for source in self._sources.values() for part in source.slices]
+        epochs = [source.epochs for source in self._sources.values()]
+        looks = {address: source.look for address, source in self._sources.items()}
+        if self._past:
+            parts += self._past.slices
+            epochs.append(self._past.epochs)
+            looks = self._past.looks | looks
+        wall = self._wall[1] + now - self._wall[0]
+        oldest = wall - self._keep_s
+        looks = {address: look for address, look in looks.items() if look.now >= oldest}
+        slices = [part for part in parts if part.end > now - self._keep_s]
+        return Past(wall, now, slices, merged(epochs, int(oldest // EPOCH_S)), looks)
 
     def _slice(self, source: _Source, passed: dict[str, Counts], now: float) -> None:
         """Put a difference into the last slice, or a new one where that is full."""
         slices = source.slices
         if not slices or now - slices[-1].start >= self._keep_s / SLICES:
-            slices.append(_Slice(now, now, {}))
+            slices.append(Slice(now, now, {}))
         slices[-1].end = now
         for arm, counts in passed.items():
             slices[-1].counts.setdefault(arm, Counts()).add(counts)
@@ -190,18 +139,35 @@ class Evidence:
         if not fresh:
             return Reading(error=f"no proxy has told numbers of revision {self._revision} for {STALE_S:g} s")
         counts = Counts()
-        for source in fresh:
-            for part in source.slices:
-                if part.end > now - provider.window and provider.arm in part.counts:
-                    counts.add(part.counts[provider.arm])
-        users = _users(_recent(fresh, provider.arm, provider.window))
-        age = min(provider.window, now - min(source.since for source in fresh))
+        for part in self._parts(fresh):
+            if part.end > now - provider.window and provider.arm in part.counts:
+                counts.add(part.counts[provider.arm])
+        users = _users(self._recent(fresh, provider.arm, provider.window))
+        age = min(provider.window, now - min((part.start for part in self._parts(fresh)), default=now))
         # Where no answer came there is no latency: what failed to connect is no measurement of it.
         requests = sum(counts.latency.values()) if provider.metric in _QUANTILES else counts.requests
         need = _need(provider, requests, users, age)
         if need is not None:
             return Reading(need=need, note=_note(provider, requests, users))
         return Reading(_value(provider.metric, counts, users))
+
+    def _parts(self, sources: Iterable[_Source]) -> Iterable[Slice]:
+        for source in sources:
+            yield from source.slices
+        if self._past:
+            yield from self._past.slices
+
+    def _recent(self, sources: Iterable[_Source], arm: str, window_s: float) -> list[bytes]:
+        """Registers of the users within a window."""
+        found = [(source.look.now, source.epochs) for source in sources]
+        if self._past:
+            found.append((max(now for now, _ in found), self._past.epochs))
+        return [
+            registers
+            for now, epochs in found
+            for epoch, registers in epochs.get(arm, {}).items()
+            if epoch >= int((now - window_s) // EPOCH_S)
+        ]
 
     def restart_share(self) -> None:
         """Measure the share anew: the weight has changed, and users of before would count for both arms."""
@@ -221,30 +187,6 @@ class Evidence:
                 found[arm] += [registers for e, registers in epochs.items() if e >= self._share_from[address]]
         stable, canary = (_users(found[arm]) for arm in ARMS)
         return _share(canary, stable + canary) if stable + canary else None
-
-
-def _difference(before: Look, after: Look) -> dict[str, Counts] | None:
-    """What was counted between two looks; None: the counters started again in between."""
-    if before.boot != after.boot:
-        return None
-    found = {}
-    for arm, counts in after.counts.items():
-        passed = Counts()
-        passed.add(counts)
-        passed.add(before.counts.get(arm, Counts()), -1)
-        if not passed.is_sane:
-            return None
-        found[arm] = passed
-    return found
-
-
-def _recent(sources: Iterable[_Source], arm: str, window_s: float) -> list[bytes]:
-    return [
-        registers
-        for source in sources
-        for epoch, registers in source.epochs.get(arm, {}).items()
-        if epoch >= int((source.look.now - window_s) // EPOCH_S)
-    ]
 
 
 def _users(registers: list[bytes]) -> int:

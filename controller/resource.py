@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from controller.messages import PRINTABLE
+from controller.past import MAX_TEXT
 from controller.spec import API_VERSION, ApiVersion, RolloutName
 from controller.status import Observation, PlanStatus
 from proxy.document import Document, Fault, Percent, refuse
 from proxy.plan import Name, Revision
 
 MAX_STATE = 524_288  # a third of what etcd takes for one object
-MAX_EVIDENCE = 262_144
 
 
 class Leader(Document):
@@ -69,7 +69,7 @@ class RolloutStatus(Observation):
     leader: Leader | None = None
     plan: PublishedPlan | None = None
     state: Annotated[str, Field(max_length=MAX_STATE)] | None = None
-    evidence: Annotated[str, Field(max_length=MAX_EVIDENCE)] | None = None
+    evidence: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
 
 
 class ActionSpec(Document):

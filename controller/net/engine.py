@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
-from controller import planner, rollout
+from controller import past, planner, rollout
 from controller import status as statuses
 from controller.ask import Refused
 from controller.errors import ControllerError, Outranked, PlanRefused, Temporary
@@ -37,11 +37,12 @@ from controller.events import (
     Unanswered,
     Verb,
 )
-from controller.evidence import Evidence, Share, parse_look
+from controller.evidence import Evidence, Share
+from controller.look import parse_look
 from controller.net.proxies import ProxyClient
 from controller.net.store import Moved, Stored
 from controller.spec import TemplateSpec
-from controller.state import Latch, ProxyView, Stage, State, serialise
+from controller.state import Latch, ProxyView, Stage, State, Trial, serialise
 from controller.status import ConditionStatus, Status, WeightStatus
 from controller.version import Version
 from proxy.document import DocumentError, validate
@@ -49,6 +50,7 @@ from proxy.plan import Endpoint, Plan
 
 TICK_S = 0.2  # how late a timed pause may end
 SHARE_S = 60.0  # how far back the measured share looks where no template has a longer window
+EVIDENCE_S = 5.0  # so often is stored what the proxies counted: where their counters stand by then is enough
 CONFIRM_S = 10.0  # a plan is put again so often, so that a proxy's plan age tells a controller that is cut off
 RETRY_S = 1.0  # after the state could not be stored
 OUTRANKED_S = 0.2  # after a proxy turned out to have another plan than a moment ago
@@ -137,9 +139,10 @@ class Engine:
         self._wake = {client.address: asyncio.Event() for client in clients}
         self._put_at = {client.address: now for client in clients}
         self._plan: Plan | None = None
-        self._attempt = 0
-        self._evidence = Evidence(state.uid, None, SHARE_S, now)
+        self._gather(self.state, stored.evidence if stored else "")
         self._share: Share | None = None
+        self._kept = stored.evidence if stored else ""
+        self._kept_at = now
         self._version = stored.version if stored else 0
         self._conditions = _parse_conditions(stored)
         self._shown: tuple[Status, str] | None = None
@@ -361,16 +364,36 @@ class Engine:
     def _take(self, state: State) -> None:
         """Go over to a new state; another attempt begins with no evidence, another plan with no measured share."""
         before, self.state = self.state, state
-        trial = state.trial if state.stage in (Stage.STEPS, Stage.FILLING) else None
-        attempt = trial.attempt if trial else 0
-        if attempt != self._attempt:
-            self._attempt = attempt
-            revision = trial.version.revision if trial else None
-            keep_s = _longest_window_s(trial.templates if trial else {})
-            self._evidence = Evidence(state.uid, revision, keep_s, self._clocks.monotonic())
+        trial = _judged(state)
+        if (trial.attempt if trial else 0) != self._attempt:
+            self._gather(state, "")
         if not state.is_current or before.generation != state.generation:
             self._evidence.restart_share()
             self._share = None
+
+    def _gather(self, state: State, kept: str) -> None:
+        """Begin to gather evidence of what is judged now; or go on, with what a controller before this one has kept."""
+        trial = _judged(state)
+        self._attempt = trial.attempt if trial else 0
+        known = None
+        try:
+            known = past.read(kept, self._attempt) if kept else None
+        except ValueError as error:
+            log.info("%s: %s", self.key, error)
+        keep_s = _longest_window_s(trial.templates if trial else {})
+        revision = trial.version.revision if trial else None
+        self._evidence = Evidence(state.uid, revision, keep_s, self._clocks.monotonic(), known)
+
+    def _keep(self, state: State, now: float) -> None:
+        """Have the evidence of what is being measured stored with the state."""
+        trial = _judged(state)
+        if trial is None or not (trial.run or trial.background):
+            self._kept = ""
+        elif trial.attempt != self._attempt:
+            self._kept, self._kept_at = "", float("-inf")
+        elif now - self._kept_at >= EVIDENCE_S:
+            found = self._evidence.past(now)
+            self._kept, self._kept_at = past.write(found, trial.attempt) if found else "", now
 
     async def _save(self, state: State, commands: Sequence[Command], may_wait: bool) -> None:
         """Store a transition; of those that only let time pass, one a second."""
@@ -383,6 +406,7 @@ class Engine:
         text = serialise(state)
         if text == self._stored_text and not told and not measured:
             return
+        self._keep(state, now)
         is_quiet = may_wait and _place(state) == _place(self.state)
         await self._ledger.save(replace(self._moved(state, text), told=told, measured=measured, is_quiet=is_quiet))
         self._stored_text, self._stored_at = text, now
@@ -395,7 +419,9 @@ class Engine:
         plan = planner.plan(state, self._secrets) if self._publisher and state.generation else None
         conditions = self._stamped(state)
         return Moved(
-            Stored(self.key, text, _CONDITIONS.dump_json(conditions, by_alias=True).decode(), self._version),
+            Stored(
+                self.key, text, _CONDITIONS.dump_json(conditions, by_alias=True).decode(), self._version, self._kept
+            ),
             self._status_of(state, conditions),
             self._clocks.wall(),
             plan,
@@ -517,6 +543,11 @@ class Engine:
             await self._ledger.show(self._moved(self.state, self._stored_text))
             async with self._changed:
                 self._changed.notify_all()
+
+
+def _judged(state: State) -> Trial | None:
+    """What users are on while it is judged."""
+    return state.trial if state.stage in (Stage.STEPS, Stage.FILLING) else None
 
 
 def _place(state: State) -> tuple[int, Stage, int]:

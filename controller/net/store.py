@@ -41,16 +41,19 @@ CREATE TABLE measurement (
 ) STRICT;
 CREATE INDEX measurement_of ON measurement (key, seq);
 """
+# Beside the schema: a version without it leaves it alone, and what it holds is of use for the length of a window only.
+_EVIDENCE = "CREATE TABLE IF NOT EXISTS evidence (key TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT"
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One rollout as it was stored; ``state`` and ``conditions`` are JSON."""
+    """One rollout as it was stored; ``state`` and ``conditions`` are JSON, ``evidence`` is as `past` writes it."""
 
     key: str
     state: str
     conditions: str
     version: int
+    evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,10 @@ class Store:
     def load(self) -> list[Stored]:
         """Every rollout, the last changed first."""
         with self._lock:
-            rows = self._database.execute("SELECT key, state, conditions, version FROM rollout ORDER BY at DESC")
+            rows = self._database.execute(
+                "SELECT key, state, conditions, version, coalesce(text, '') "
+                "FROM rollout LEFT JOIN evidence USING (key) ORDER BY at DESC"
+            )
             return [Stored(*row) for row in rows]
 
     def save(self, stored: Stored, at: float, told: Sequence[Tell] = (), measured: Sequence[Record] = ()) -> None:
@@ -152,6 +158,9 @@ class Store:
                     self._database.execute(
                         "INSERT OR REPLACE INTO rollout (key, state, conditions, version, at) VALUES (?, ?, ?, ?, ?)",
                         (stored.key, stored.state, stored.conditions, stored.version, at),
+                    )
+                    self._database.execute(
+                        "INSERT OR REPLACE INTO evidence (key, text) VALUES (?, ?)", (stored.key, stored.evidence)
                     )
                     self._tell(stored.key, at, told)
                     self._measure(stored.key, at, measured)
@@ -242,6 +251,7 @@ def _open(path: str) -> sqlite3.Connection:
                 f"state {path}: expected schema {SCHEMA_VERSION}, found {version}, of another version of cohort. "
                 "Use that one, or move the file away to rebuild the state from documents and proxies"
             )
+        database.execute(_EVIDENCE)
         return database
     except sqlite3.Error as error:
         if database:

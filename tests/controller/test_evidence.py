@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from controller import past
 from controller.analysis import Reading
-from controller.evidence import STALE_S, Evidence, parse_look
+from controller.evidence import STALE_S, Evidence
+from controller.look import parse_look
 from controller.spec import CohortProvider
 from proxy.document import validate
 from tests.controller.world import World
@@ -316,3 +318,144 @@ def test_what_is_no_statistics_is_refused(value: Any) -> None:
     """A proxy of another version must not become evidence."""
     with pytest.raises(ValueError, match=r"expected|could not convert"):
         parse_look(value)
+
+
+class Relay(Watch):
+    """Evidence that one controller after another gathers, each by a clock of its own."""
+
+    def take_over(self, gap_s: float = 1.0) -> None:
+        """The one before leaves what it has stored; the next one comes when the proxies' clocks have gone on."""
+        text = past.write(self.kept(), 1)
+        self.offset += 1000.0 - gap_s  # monotonic clocks of two processes have nothing in common
+        self.now += 1000.0
+        self.evidence = Evidence(self.plan.rollout.uid, self.plan.revision, self.keep_s, self.now, past.read(text, 1))
+
+    def __init__(self, proxies: int = 1, keep_s: float = 60.0) -> None:
+        super().__init__(proxies, keep_s)
+        self.keep_s, self.offset = keep_s, 0.0
+
+    @property
+    def wall(self) -> float:
+        return super().wall - self.offset
+
+    def kept(self) -> past.Past:
+        found = self.evidence.past(self.now)
+        assert found is not None
+        return found
+
+
+def test_the_next_controller_goes_on_with_the_window() -> None:
+    """Nothing twice and nothing lost: three controllers measure what one would have."""
+    relay = Relay(proxies=2)
+    relay.look()
+    for _ in range(3):
+        relay.serve(10, requests=10, failures=1)
+        relay.take_over()
+        relay.look()
+    assert relay.value("requests", window="60s") == 3 * 10 * 10 * 2
+    assert relay.value("errorRate", window="60s") == pytest.approx(0.1)
+
+
+def test_what_was_counted_while_nobody_looked_counts_once() -> None:
+    """A proxy counts on: the difference to where it stood is of this attempt."""
+    relay = Relay()
+    relay.look()
+    relay.serve(5, requests=10)
+    relay.proxies[0].serve("canary", 7, 7)
+    relay.take_over(gap_s=4.0)
+    relay.look()
+    relay.look()
+    assert relay.value("requests") == 57
+    relay.take_over(gap_s=4.0)
+    relay.look()
+    assert relay.value("requests") == 57
+
+
+def test_a_proxy_restarted_meanwhile_begins_anew() -> None:
+    """Counters are of one boot; what was counted before it still is in the window."""
+    relay = Relay(proxies=2)
+    relay.look()
+    relay.serve(5, requests=10)
+    relay.proxies[0].restart("boot-2")
+    relay.proxies[0].serve("canary", 1000, 1000)
+    relay.take_over()
+    relay.look()
+    assert relay.value("requests") == 100
+    relay.serve(1, requests=10)
+    assert relay.value("requests") == 120
+
+
+def test_a_window_goes_on_forgetting_after_a_takeover() -> None:
+    """How old it all is by then the proxies' clocks tell."""
+    relay = Relay()
+    relay.look()
+    relay.serve(20, requests=10, failures=10)
+    relay.take_over(gap_s=15.0)
+    relay.serve(10, requests=10)
+    assert relay.value("requests", window="10s") == 100
+    assert relay.value("errorRate", window="60s") == pytest.approx(2 / 3, abs=0.02)
+    relay.serve(25, requests=10)
+    assert relay.value("errorRate", window="60s") == pytest.approx(10 / 45, abs=0.03)
+    relay.serve(30, requests=10)
+    assert relay.value("errorRate", window="60s") == 0
+
+
+def test_what_is_older_than_the_window_when_the_next_one_comes_is_gone() -> None:
+    """Controllers were away for an hour: what the proxies counted since is of no window."""
+    relay = Relay()
+    relay.look()
+    relay.serve(20, requests=10, failures=10)
+    relay.proxies[0].serve("canary", 1000, 1000)
+    relay.take_over(gap_s=3600.0)
+    relay.look()
+    assert relay.measure().value is None
+    relay.serve(5, requests=10)
+    assert relay.value("requests") == 50
+    assert relay.value("errorRate") == 0
+
+
+def test_users_of_before_are_not_counted_twice() -> None:
+    """Registers are merged by maximum, whoever has looked."""
+    relay = Relay(keep_s=600.0)
+    people = keys(200)
+    relay.look()
+    for turn in range(20):
+        relay.proxies[0].meet("canary", people[turn * 10 : turn * 10 + 10], relay.wall)
+        relay.serve(10, requests=1)
+        if turn % 5 == 4:
+            relay.take_over()
+            relay.proxies[0].epochs["canary"] = dict(list(relay.proxies[0].epochs["canary"].items())[-12:])
+            relay.look()
+    assert relay.value("users", window="600s") == pytest.approx(200, rel=0.1)
+
+
+def test_a_controller_that_never_looked_leaves_what_it_was_left() -> None:
+    """Killed at once after its takeover."""
+    relay = Relay()
+    relay.look()
+    relay.serve(10, requests=10, failures=1)
+    relay.take_over()
+    relay.take_over()
+    relay.take_over()
+    relay.look()
+    assert relay.value("requests") == 100
+
+
+def test_a_proxy_that_did_not_answer_the_one_between_goes_on_where_it_stood() -> None:
+    """Its counters were kept for the next but one."""
+    relay = Relay(proxies=2)
+    relay.look()
+    relay.serve(5, requests=10)
+    relay.take_over()
+    silent = relay.proxies.pop()
+    silent.serve("canary", 30, 0)
+    relay.look()
+    relay.take_over()
+    relay.proxies.append(silent)
+    relay.look()
+    assert relay.value("requests") == 130
+
+
+def test_nothing_is_left_where_nothing_was_counted() -> None:
+    """No proxy has answered yet."""
+    assert Relay().evidence.past(100.0) is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from controller.errors import Outranked, PlanRefused
-from controller.evidence import parse_look
+from controller.look import parse_look
 from controller.net.proxies import ProxyClient
 from controller.spec import ProxyAddress
 from controller.state import Phase

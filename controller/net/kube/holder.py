@@ -137,7 +137,7 @@ class Holder:
         conditions = json.dumps(status.get("conditions") or [])
         return Engine(
             begun,
-            Stored(begun.document.key, status.get("state") or "", conditions, 0),
+            Stored(begun.document.key, status.get("state") or "", conditions, 0, status.get("evidence") or ""),
             ledger=ledger,
             clients=self._peers.clients(),
             secrets=self._means.secrets,

@@ -178,6 +178,8 @@ class Ledger:
         status: Object = moved.status.model_dump(mode="json", by_alias=True, exclude_none=True)
         status.pop("resourceVersion", None)
         status |= {"leader": self._leader, "state": moved.stored.state, "observedGeneration": self.generation}
+        if moved.stored.evidence:
+            status["evidence"] = moved.stored.evidence
         for condition in status.get("conditions", ()):
             condition["observedGeneration"] = self.generation
         if moved.plan and moved.document:

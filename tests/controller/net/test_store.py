@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sqlite3
@@ -42,6 +43,23 @@ def test_what_was_saved_is_there_after_a_restart(path: str) -> None:
     second = Store(path)
     assert second.load() == [Stored("shop/checkout", '{"a": 1}', "[]", 4), Stored("shop/cart", "{}", "[]", 1)]
     second.close()
+
+
+def test_evidence_is_kept_with_the_state_and_a_file_without_any_is_as_good(path: str) -> None:
+    """A version before it wrote no such table."""
+    first = Store(path)
+    first.save(Stored("shop/checkout", "{}", "[]", 4, "counted"), 1.0)
+    first.close()
+    second = Store(path)
+    assert second.load() == [Stored("shop/checkout", "{}", "[]", 4, "counted")]
+    second.save(Stored("shop/checkout", "{}", "[]", 5), 2.0)
+    assert second.load() == [Stored("shop/checkout", "{}", "[]", 5)]
+    second.close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TABLE evidence")
+    third = Store(path)
+    assert third.load() == [Stored("shop/checkout", "{}", "[]", 5)]
+    third.close()
 
 
 def test_events_are_numbered_and_told_from_a_number_on(store: Store) -> None:

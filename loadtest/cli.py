@@ -15,6 +15,7 @@ from loadtest.options import (
     IDENTITIES,
     JOURNEYS,
     Options,
+    parse_address,
     parse_duration,
     parse_journey,
     parse_target,
@@ -100,6 +101,16 @@ def header_value(text: str) -> None:
         raise ValueError(f"expected printable ASCII, got {text!r}")
 
 
+def address(text: str) -> None:
+    """``host:port``, or empty.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if text:
+        parse_address(text)
+
+
 def connections(text: str) -> None:
     """``auto``, ``keep-alive``, ``close`` or a number of at least 1.
 
@@ -152,6 +163,13 @@ def _option(name: str, callback: Callable[..., Any], default: str, metavar: str,
 @click.option(
     "--web", type=click.IntRange(1, 65535), is_flag=False, flag_value=8089, help="Locust's page.  [port: 8089]"
 )
+@click.option("--workers", type=click.IntRange(1, 1000), help="Be a master: run none here, spread them over so many.")
+@_option(
+    "--bind", checked(parse_address), "127.0.0.1:5557", "HOST:PORT", "A master's address, * for all; its page's too."
+)
+@_option(
+    "--master", checked(address), "", "HOST:PORT", "Be a worker of this master, which tells how many and how long."
+)
 @_option("--progress", parsed(parse_duration), "5s", "TIME", "Between progress lines; 0s: none.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes think times and journeys repeatable.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
@@ -164,11 +182,18 @@ def command(**values: Any) -> None:
 
     Proxies count these users as users, and judge by them, unless --synthetic-key and --rollout mark all requests.
 
+    With a master and workers, give all the same options: the master says how many users, how fast and how long, and
+    sums up; each worker makes the requests and judges its own users.
+
     \b
     Exit: 0 no flip and no request lost; 1 otherwise; 2 wrong use.
     """
     if bool(values["synthetic_key"]) != bool(values["rollout"]):
         raise click.UsageError("--synthetic-key and --rollout belong together: give both or none")
+    if values["workers"] and values["master"]:
+        raise click.UsageError("--workers makes a master, --master a worker: give one of them")
+    if values["report"] and (values["workers"] or values["master"]):
+        raise click.UsageError("--report tells of the users of one process, not of a master's or a worker's")
     options = to_json(from_values(values))
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "loadtest.run", options])  # noqa: S606  # no shell, own module
@@ -180,5 +205,5 @@ def from_values(values: dict[str, Any]) -> Options:
                "web": "web_port", "progress": "progress_s"}  # fmt: skip
     options = {renamed.get(name, name): value for name, value in values.items()}
     options["spawn_rate"] = values["spawn_rate"] or min(max(values["users"] / RAMP_S, 1.0), MAX_SPAWN_RATE)
-    options["web_port"] = values["web"] or 0
+    options["web_port"], options["workers"] = values["web"] or 0, values["workers"] or 0
     return Options(**options)

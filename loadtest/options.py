@@ -11,6 +11,7 @@ METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 JOURNEYS = {"shop": "/,/product,/cart,POST /checkout", "home": "/"}
 IDENTITIES = ("cookie", "header", "login")
 MANY_USERS = 2_000
+HIGHEST_PORT = 65_535
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _STEP = re.compile(r"(?:([A-Z]+) )?(/[\x21-\x7e]*)")
@@ -39,6 +40,9 @@ class Options:
             users' requests.
         rollout: ``namespace/name`` to sign for.
         web_port: Port of locust's own page; 0: none.
+        workers: The fewest workers that a master waits for; 0: this process is no master.
+        bind: Where a master takes workers, and its page visitors, as ``host:port``; ``*`` is every address.
+        master: The master whose worker this process is, as ``host:port``; empty: none.
         progress_s: Seconds between progress lines; 0: none.
     """
 
@@ -60,6 +64,9 @@ class Options:
     synthetic_key: str = ""
     rollout: str = ""
     web_port: int = 0
+    workers: int = 0
+    bind: str = "127.0.0.1:5557"
+    master: str = ""
     progress_s: float = 5.0
     seed: int = 0
     output: str = "table"
@@ -122,6 +129,20 @@ def parse_journey(text: str) -> list[tuple[str, str]]:
             raise ValueError(f'expected one of {names} or steps such as "/,/cart,POST /checkout", got {step.strip()!r}')
         steps.append((match[1] or "GET", match[2]))
     return steps
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port``; ``*`` as a host stays as it is.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not re.fullmatch(r"[A-Za-z0-9.*:\[\]-]+", host) or not port.isascii() or not port.isdecimal():
+        raise ValueError(f"expected HOST:PORT, got {text!r}")
+    if not 0 < int(port) <= HIGHEST_PORT:
+        raise ValueError(f"expected a port from 1 to {HIGHEST_PORT}, got {port}")
+    return host, int(port)
 
 
 def parse_target(text: str) -> tuple[str, int]:

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,20 @@ from urllib.parse import urlsplit
 import click
 import gevent
 from gevent.event import Event
+from locust import User
 from locust.env import Environment
 
-from loadtest import tally
+from loadtest import master, tally
 from loadtest.client import Connection, LostError, SharedConnections, resolve
-from loadtest.options import Options, from_json, parse_journey, parse_target, shared_connections
+from loadtest.master import STOP_S
+from loadtest.options import Options, from_json, parse_address, parse_journey, parse_target, shared_connections
 from loadtest.person import Crowd, Sight
 from loadtest.plans import parse_facts
 from loadtest.report import EVERY_S, Reporter
 from loadtest.tag import read_tagger
 from loadtest.users import Client, user_class
+from loadtest.worker import Worker, apart
 
-STOP_S = 10.0  # for requests under way at the end; what lasts longer is cut and not counted
 PLANS_S = 0.5  # how often plans are asked for; a user's next request comes later than that
 SPARE_FILES = 200  # descriptors beside those of the users
 SHOWN_FLIPS = 20  # told at once; the summary has more
@@ -46,28 +49,43 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = from_json(arguments[0])
     logging.basicConfig(level=logging.ERROR, format="locust: %(message)s")
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, stop.set)
     try:
-        tagger = read_tagger(options.synthetic_key, options.rollout)
-        crowd = Crowd(options, parse_journey(options.journey), count(1), tagger)
-        connect = _connector(options)
-        reporter = Reporter(_sender(options.report), lambda: tally.totals(crowd.tally)) if options.report else None
-        learner = Learner(_source(options.plans), crowd) if options.plans else None
-        _check_port(options.web_port)
+        _check_ports(options)
+        result = master.run(options, stop) if options.workers else _users(options, stop)
     except (OSError, ValueError) as error:
         click.echo(f"cohort loadtest: {error}", err=True)
         return 2
-    began = time.monotonic()
-    _run(options, crowd, connect, reporter, learner)
-    for complaint in _complaints(reporter, learner):
-        click.echo(f"cohort loadtest: {complaint}", err=True)
-    result = _summary(crowd, time.monotonic() - began)
     click.echo(json.dumps(result) if options.output == "json" else tally.text(result))
     return 0 if result["ok"] else 1
 
 
-def _run(
-    options: Options, crowd: Crowd, connect: Callable[[], Client], reporter: Reporter | None, learner: Learner | None
-) -> None:
+def _users(options: Options, stop: Event) -> dict[str, Any]:
+    """Run this process's users.
+
+    Returns:
+        The summary.
+
+    Raises:
+        OSError, ValueError: It could not begin.
+    """
+    options = apart(options) if options.master else options
+    tagger = read_tagger(options.synthetic_key, options.rollout)
+    crowd = Crowd(options, parse_journey(options.journey), count(1), tagger)
+    connect = _connector(options)
+    reporter = Reporter(_sender(options.report), lambda: tally.totals(crowd.tally)) if options.report else None
+    learner = Learner(_source(options.plans), crowd) if options.plans else None
+    began = time.monotonic()
+    _run(options, crowd, user_class(crowd, connect, _watcher(reporter)), _Beside(reporter, learner, stop))
+    for complaint in _complaints(reporter, learner):
+        click.echo(f"cohort loadtest: {complaint}", err=True)
+    return _summary(crowd, time.monotonic() - began)
+
+
+def _watcher(reporter: Reporter | None) -> Callable[[Sight], None]:
+    """What is told of each request: the first flips at once, all to the reporter."""
     shown = count(1)
 
     def watch(sight: Sight) -> None:
@@ -76,43 +94,56 @@ def _run(
         if reporter:
             reporter.put(sight)
 
-    environment = Environment(
-        user_classes=[user_class(crowd, connect, watch)], host=options.target, stop_timeout=STOP_S
-    )
+    return watch
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What goes on beside the users until ``stop`` is set."""
+
+    reporter: Reporter | None
+    learner: Learner | None
+    stop: Event
+
+    def start(self, options: Options, crowd: Crowd) -> list[Any]:
+        beside = []
+        if options.progress_s:
+            beside.append(gevent.spawn(_every, options.progress_s, _progress(crowd), self.stop))
+        if self.learner:
+            self.learner.learn()
+            beside.append(gevent.spawn(_every, PLANS_S, self.learner.learn, self.stop))
+        if self.reporter:
+            beside.append(gevent.spawn(_every, EVERY_S, self.reporter.flush, self.stop))
+        return beside
+
+
+def _run(options: Options, crowd: Crowd, users: type[User], beside: _Beside) -> None:
+    environment = Environment(user_classes=[users], host=options.target, stop_timeout=STOP_S)
+    running = beside.start(options, crowd)
+    if options.master:
+        if not Worker(environment, crowd).run(options.master, beside.stop):
+            raise OSError(f"no master answered at {options.master}")
+        beside.stop.set()
+    else:
+        _run_alone(options, crowd, environment, beside.stop)
+    gevent.joinall(running)
+    if beside.reporter:
+        beside.reporter.flush()
+
+
+def _run_alone(options: Options, crowd: Crowd, environment: Environment, stop: Event) -> None:
     runner = environment.create_local_runner()
     page = environment.create_web_ui("127.0.0.1", options.web_port) if options.web_port else None
     if page:
         click.echo(f"locust's page: http://127.0.0.1:{options.web_port}/", err=True)
-    stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, stop.set)
-    beside = _beside(options, crowd, reporter, learner, stop)
     runner.start(options.users, options.spawn_rate)
     stop.wait(options.duration_s or None)
     stop.set()
     crowd.close()
     runner.stop()
-    gevent.joinall(beside)
-    if reporter:
-        reporter.flush()
     if page:
         page.stop()  # type: ignore[no-untyped-call]  # locust has no annotation here
     runner.quit()
-
-
-def _beside(
-    options: Options, crowd: Crowd, reporter: Reporter | None, learner: Learner | None, stop: Event
-) -> list[Any]:
-    """What runs beside the users until ``stop`` is set."""
-    beside = []
-    if options.progress_s:
-        beside.append(gevent.spawn(_every, options.progress_s, _progress(crowd), stop))
-    if learner:
-        learner.learn()
-        beside.append(gevent.spawn(_every, PLANS_S, learner.learn, stop))
-    if reporter:
-        beside.append(gevent.spawn(_every, EVERY_S, reporter.flush, stop))
-    return beside
 
 
 def _every(seconds: float, act: Callable[[], None], stop: Event) -> None:
@@ -231,16 +262,17 @@ def _complaints(reporter: Reporter | None, learner: Learner | None) -> list[str]
     return found
 
 
-def _check_port(port: int) -> None:
-    """Whether locust's page can have its port: locust itself would tell too late.
+def _check_ports(options: Options) -> None:
+    """Whether locust can have its ports: it would tell too late, or end the process.
 
     Raises:
-        OSError: It is taken.
+        OSError: One is taken, or there is no such address.
     """
-    if port:
+    host, port = parse_address(options.bind) if options.workers else ("127.0.0.1", 0)
+    for one in {port, options.web_port if not options.master else 0} - {0}:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
+            probe.bind(("" if host == "*" else host, one))
 
 
 def _client(url: str) -> Callable[[str, dict[str, str], bytes], bytes]:

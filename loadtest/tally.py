@@ -125,6 +125,27 @@ class Tally:
         return self.versions.setdefault(revision, Version())
 
 
+def add(total: Tally, other: Tally, present: bool) -> None:
+    """Add what another process counted; if its users are not ``present`` any more, nobody is where they were last."""
+    total.arrived += other.arrived
+    total.active += other.active if present else 0
+    total.requests += other.requests
+    total.unexplained += other.unexplained
+    total.flips += other.flips
+    total.flipped_users += other.flipped_users
+    total.lost.update(other.lost)
+    total.lost_details = (total.lost_details + other.lost_details)[:KEPT]
+    total.flip_details = (total.flip_details + other.flip_details)[:KEPT]
+    for revision, theirs in other.versions.items():
+        ours = total.versions.setdefault(revision, Version())
+        ours.arm = theirs.arm if present or not ours.arm else ours.arm
+        ours.users += theirs.users if present else 0
+        ours.requests += theirs.requests
+        ours.errors += theirs.errors
+        ours.codes.update(theirs.codes)
+        ours.latency.update(theirs.latency)
+
+
 def progress(tally: Tally, requests_before: int, seconds: float) -> str:
     """One line: users, rate over the last ``seconds``, share and errors by version, lost requests, flips."""
     parts = [f"{tally.active} users", f"{(tally.requests - requests_before) / max(seconds, 0.001):.0f} req/s"]

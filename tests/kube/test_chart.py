@@ -68,7 +68,14 @@ SETS = {
         "networkPolicy.trafficFrom[0].podSelector.matchLabels.app=front",
         "networkPolicy.controlFrom[0].podSelector.matchLabels.app=ops",
     ),
-    "seen-and-loaded": ("monitoring.dashboards.enabled=true", "loadtest.enabled=true", "loadtest.workers=2"),
+    "seen-and-loaded": (
+        "monitoring.dashboards.enabled=true",
+        "loadtest.enabled=true",
+        "loadtest.workers=2",
+        "loadtest.web=true",
+        "loadtest.spawnRate=2",
+        "networkPolicy.enabled=true",
+    ),
     "extended": (
         "proxy.extraArgs={--help}",
         "controller.extraArgs={--help}",

@@ -93,6 +93,11 @@ def test_connections(kind: str, users: int, shared: int) -> None:
         (["--user-header", "X User"], "expected the name of a header"),
         (["--users", "0"], "not in the range"),
         (["--plans", "/no/such/file"], "no such file"),
+        (["--bind", "here"], "expected HOST:PORT"),
+        (["--master", "here:0"], "expected a port from 1 to 65535"),
+        (["--master", "a b:1"], "expected HOST:PORT"),
+        (["--master", "here:1", "--workers", "1"], "give one of them"),
+        (["--master", "here:1", "--report", "file"], "users of one process"),
     ],
 )
 def test_wrong_use_says_what_was_expected(monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:

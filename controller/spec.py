@@ -545,6 +545,26 @@ class Api(Document):
         return host.strip("[]"), int(port)
 
 
+def _listen(text: str) -> str:
+    match = _API_LISTEN.fullmatch(text)
+    if match and int(match[2]) <= 65535:
+        return text
+    raise ValueError(f"expected :PORT, IPV4:PORT or [IPV6]:PORT, got {text!r}")
+
+
+Listen = Annotated[str, AfterValidator(_listen)]
+
+
+class KubeMetrics(Document):
+    """Where a controller in a cluster tells its numbers, and that it works.
+
+    Attributes:
+        listen: Empty: there is no such port.
+    """
+
+    listen: Listen | Literal[""] = ":8090"
+
+
 class Kube(Document):
     """Where a controller works in a cluster.
 
@@ -559,6 +579,7 @@ class Kube(Document):
         control_ca_file: The certificate that replicas show. Absent: tls.crt in keysDir.
         control_token_file: What they want to hear. Absent: control in keysDir.
         account_dir: Token and certificate of the ServiceAccount.
+        metrics: For Prometheus and the kubelet.
     """
 
     namespace: Name
@@ -570,6 +591,7 @@ class Kube(Document):
     control_ca_file: str | None = None
     control_token_file: str | None = None
     account_dir: str = "/var/run/secrets/kubernetes.io/serviceaccount"
+    metrics: KubeMetrics = KubeMetrics()
 
     @property
     def lease(self) -> str:

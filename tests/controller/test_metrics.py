@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from controller.events import Verb
-from controller.metrics import exposition
+from controller.metrics import Replica, exposition
 from controller.state import Phase
 from controller.status import status
 from tests.controller.world import World, document
 
+REFERENCE = Path(__file__).parents[2] / "docs/metrics.md"
+REPLICA = Replica(
+    "shop/checkout",
+    is_holder=True,
+    fed_age_s=1.5,
+    api_age_s=0.25,
+    requests={("GET", "ok"): 7, ("POST", "409"): 1},
+    watches={("pods", "gone"): 2},
+)
 
-def samples(world: World) -> dict[tuple[str, ...], float]:
+
+def samples(world: World, replica: Replica | None = None) -> dict[tuple[str, ...], float]:
     shown = status(world.state, world.now, digest="", share=None, conditions=(), resource_version=0)
-    text = exposition([("shop/checkout", world.state, shown)])
+    text = exposition([("shop/checkout", world.state, shown)], replica)
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -40,3 +53,28 @@ def test_aborts_and_their_failures_are_counted() -> None:
     found = samples(world)
     assert found[("cohort_rollout_aborts_total",)] == 1
     assert found[("cohort_rollout_abort_failures_total",)] == 1
+
+
+def test_a_controller_in_a_cluster_tells_of_itself() -> None:
+    """Who holds the Lease, how old the plan and the last word of the API server are, what was asked and what broke."""
+    found = samples(World(document({"setWeight": 5})), REPLICA)
+    assert found[("cohort_controller_lease_held",)] == 1
+    assert found[("cohort_controller_feed_age_seconds",)] == 1.5
+    assert found[("cohort_controller_api_age_seconds",)] == 0.25
+    assert found[("cohort_controller_api_requests_total", "GET", "ok")] == 7
+    assert found[("cohort_controller_api_requests_total", "POST", "409")] == 1
+    assert found[("cohort_controller_watch_ends_total", "gone", "pods")] == 2
+
+
+def test_a_controller_that_does_not_decide_says_nothing_of_the_rollout() -> None:
+    """What it knows may be old."""
+    names = {family.name for family in text_string_to_metric_families(exposition([], REPLICA)) if family.samples}
+    assert names
+    assert all(name.startswith("cohort_controller_") for name in names)
+
+
+def test_the_reference_has_every_name_and_no_other() -> None:
+    """docs/metrics.md is held against what is exposed."""
+    of_a_controller = REFERENCE.read_text().partition("## Of a controller")[2]
+    documented = set(re.findall(r"^\| `(cohort_\w+)`", of_a_controller, re.M))
+    assert documented == {key[0] for key in samples(World(document({"setWeight": 5})), REPLICA)}

@@ -31,6 +31,15 @@
     {{- with $controller.extraEnv }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+  ports:
+    - {name: ctl-metrics, containerPort: 8090}
+  # No readiness: a pod that serves stays in its Service whatever its controller does.
+  livenessProbe:
+    httpGet: {path: /healthz, port: 8090}
+    initialDelaySeconds: 30
+    periodSeconds: 10
+    timeoutSeconds: 5
+    failureThreshold: 6
   resources: {{- toYaml $controller.resources | nindent 4 }}
   securityContext: {{- include "cohort.containerSecurity" . | nindent 4 }}
   volumeMounts:

@@ -41,6 +41,7 @@ kube:
   rollout: {{ include "cohort.rolloutName" . }}
   leaseDuration: {{ .Values.controller.leaseDuration }}
   controlService: {{ include "cohort.fullname" . }}-control
+  metrics: {listen: ":8090"}
 {{- end -}}
 
 {{/* Empty where the values do not tell a stable Service with the number of its port. */}}

@@ -22,6 +22,9 @@ Object = Mapping[str, Any]
 class Feed:
     """One proxy.
 
+    Attributes:
+        current_at: When it was last found with the published plan, or nothing was published; the start before that.
+
     Args:
         proxy: Its admin API.
         secrets: Split secrets by `planner.key_id`.
@@ -36,6 +39,7 @@ class Feed:
         self._secrets = secrets
         self._places = places
         self._monotonic = monotonic
+        self.current_at = monotonic()
         self._plan: Plan | None = None
         self._put_at = float("-inf")
         self._latched: set[str] = set()
@@ -66,10 +70,11 @@ class Feed:
         """Give the proxy the published plan, completed, unless it has it."""
         document = ((rollout.get("status") or {}).get("plan") or {}).get("document")
         if not isinstance(document, dict):
+            self.current_at = self._monotonic()
             return  # it serves its last good plan, or the initial one
         try:
             await self._level(document)
-            self._problem = ""
+            self._problem, self.current_at = "", self._monotonic()
         except (Incomplete, ControllerError) as error:
             if str(error) != self._problem:
                 self._problem = str(error)

@@ -69,6 +69,11 @@ class Holder:
         self._taken: Object | None = None
         self._problems = Once()
 
+    @property
+    def engine(self) -> Engine | None:
+        """What decides here; None: it is not this one's turn."""
+        return self._engine
+
     async def decide(self, tasks: asyncio.TaskGroup) -> None:
         """While the Lease is ours, have an engine and give it all that it has to know: one look.
 

@@ -202,7 +202,7 @@ class Ledger:
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
+            "metadata": {"generateName": f"{metadata['name']}-", "namespace": metadata["namespace"]},
             "eventTime": timestamp(at)[:-1] + ".000000Z",
             "type": "Warning" if tell.is_warning else "Normal",
             "reason": str(tell.reason),

@@ -7,28 +7,23 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
+from controller import metrics
 from controller.errors import Temporary
 from controller.net.kube.actions import Actions
 from controller.net.kube.feed import Feed
 from controller.net.kube.holder import Holder, Means
 from controller.net.kube.lease import Elector
-from controller.net.kube.ledger import Api
+from controller.net.kube.meter import Meter, Server
 from controller.net.kube.namespace import Namespace
 from controller.net.kube.once import Once
 from controller.net.kube.peers import Connect, Peers
-from controller.net.kube.watch import Source
 from controller.net.proxies import ProxyClient
 from controller.spec import Kube
 
 LEVEL_S = 1.0  # a change wakes at once; this is for what is not seen in the cluster: a proxy that was restarted
 
 log = logging.getLogger("cohort.kube")
-
-
-class Server(Api, Source, Protocol):
-    """The API server: objects, and what happens to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +57,9 @@ class Replica:
 
     def __init__(self, kube: Kube, api: Server, pod: Pod, means: Means, draw: Callable[[], float]) -> None:
         clocks = means.clocks
+        api = self._meter = Meter(api, clocks.monotonic)
+        self._key = f"{kube.namespace}/{kube.rollout}"
+        self._monotonic = clocks.monotonic
         self._changed, self._wake = asyncio.Event(), asyncio.Event()
         self._namespace = Namespace(api, kube.namespace, kube.rollout, self._tell, draw, clocks.monotonic)
         self._elector = Elector(
@@ -95,6 +93,20 @@ class Replica:
         finally:
             await self._feeding.close()
             await self._peers.close()
+
+    def metrics(self) -> str:
+        """What Prometheus reads: of the rollout where this one decides, and of this controller."""
+        engine = self._holder.engine
+        fed_at = self._feed.current_at if self._namespace.rollout else self._monotonic()
+        replica = metrics.Replica(
+            self._key,
+            is_holder=self._elector.is_held,
+            fed_age_s=self._monotonic() - fed_at,
+            api_age_s=self._meter.age_s,
+            requests=self._meter.requests,
+            watches=self._meter.watches,
+        )
+        return metrics.exposition([(engine.key, engine.state, engine.status())] if engine else [], replica)
 
     async def _forever(self, wake: asyncio.Event, do: Callable[[], Awaitable[None]]) -> None:
         """Look again after every change, and each second."""

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from controller import planner
 from controller.errors import ControllerError, Permanent
 from controller.net.engine import Clocks
+from controller.net.kube import exposition
 from controller.net.kube.client import Account, Client, in_cluster
 from controller.net.kube.holder import Means
 from controller.net.kube.peers import by_control_port
@@ -58,9 +59,14 @@ async def serve(settings: ControllerSettings, kube: Kube, stop: asyncio.Event) -
         replica = Replica(kube, client, pod(settings, kube, os.environ), means, random.random)
         try:
             async with asyncio.TaskGroup() as tasks:
-                work = tasks.create_task(replica.run(), name="replica")
+                work = [tasks.create_task(replica.run(), name="replica")]
+                if kube.metrics.listen:
+                    work.append(
+                        tasks.create_task(exposition.serve(kube.metrics.listen, replica.metrics), name="metrics")
+                    )
                 await stop.wait()
-                work.cancel()
+                for task in work:
+                    task.cancel()
         except ExceptionGroup as group:
             cause: Exception = group
             while isinstance(cause, ExceptionGroup):

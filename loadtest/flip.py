@@ -16,6 +16,7 @@ CANARY = "canary"
 ABORT = "abort"
 UNKEYED = "unkeyed"
 SPLIT = "split"
+SPREAD_S = 2.0  # from the first replica that an abort reaches to the last one, four times what is asked of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,17 @@ class Ledger:
     """All that the answers to all users have shown so far, and the judgement of each new one.
 
     Attributes:
-        behind: Answers of an older generation than the same user had seen, as several replicas give for a moment.
+        behind: Answers of an older generation than the same user had seen, or of before an abort that had reached
+            another replica, as several replicas give for a moment.
+
+    Args:
+        spread_s: For how long replicas may differ about an abort.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spread_s: float = 0.0) -> None:
         self.behind = 0
+        self._spread_s = spread_s
+        self._since: dict[tuple[str, int], float] = {}  # when plans were seen to be aborted first
         self._gates: dict[Gate, int] = {}
         self._keys: list[Gate] = []
         self._arms: dict[str, _Arm] = {}
@@ -143,13 +150,14 @@ class Ledger:
                 if arm in weights and weights[arm] <= weight:
                     known.order(other, gate)
 
-    def see(self, user: Track, answer: Answer, rekeyed: bool = False) -> Flip | None:
+    def see(self, user: Track, answer: Answer, rekeyed: bool = False, now: float = 0.0) -> Flip | None:
         """Judge the next answer of one user, whose requests follow one another.
 
         Args:
             user: The user's own track, changed here.
             answer: What the answer said.
             rekeyed: A source of higher rank named the user for the first time (a login): one move is allowed.
+            now: Seconds, when it came.
 
         Returns:
             The flip, after which the user starts afresh, so that one move counts once. Cost: microseconds.
@@ -161,7 +169,7 @@ class Ledger:
         if answer.generation < user.newest:
             self.behind += 1
         user.newest = max(user.newest, answer.generation)
-        return self._own_plan(answer) or self._after_abort(user, answer) or self._by_reason(user, answer)
+        return self._own_plan(answer) or self._after_abort(user, answer, now) or self._by_reason(user, answer)
 
     def shares(self) -> list[tuple[Gate, Mapping[str, int], Mapping[str, int]]]:
         """For each gate that decided anything: users by arm (each counted once) and the weights, where known."""
@@ -184,7 +192,7 @@ class Ledger:
             self._set_trial(answer.rollout, answer.generation, answer.revision)
         return None
 
-    def _after_abort(self, user: Track, answer: Answer) -> Flip | None:
+    def _after_abort(self, user: Track, answer: Answer, now: float) -> Flip | None:
         """A plan that was aborted gives nobody the canary any more.
 
         Who saw another answer of it before was there when it happened. Else an abort may be an earlier one, which this
@@ -194,11 +202,15 @@ class Ledger:
         if answer.reason == ABORT:
             if user.live >= answer.generation:
                 self._aborted.add(plan)
+                self._since.setdefault(plan, now)
             if plan in self._aborted:
                 user.aborted = max(user.aborted, answer.generation)
             return None if answer.arm == STABLE else Flip(None, answer, "an abort leads to stable")
         user.live = max(user.live, answer.generation)
         if answer.arm == STABLE or answer.generation > user.aborted:
+            return None
+        if now - self._since.get((answer.rollout, user.aborted), now) < self._spread_s:
+            self.behind += 1
             return None
         before = Answer(
             user.aborted, self._revision(answer.rollout, user.aborted, STABLE), STABLE, ABORT, answer.rollout

@@ -8,7 +8,7 @@ from random import Random
 from typing import Protocol
 
 from loadtest.cookies import CookieJar
-from loadtest.flip import Answer, Flip, Ledger, Track
+from loadtest.flip import SPREAD_S, Answer, Flip, Ledger, Track
 from loadtest.options import Options
 from loadtest.tag import Tagger
 from loadtest.tally import Tally
@@ -83,7 +83,7 @@ class Crowd:
     ) -> None:
         self.options = options
         self.journey = journey
-        self.ledger = Ledger()
+        self.ledger = Ledger(SPREAD_S)
         self.tally = Tally()
         self._ids = ids
         self._tagger = tagger
@@ -143,7 +143,7 @@ class Crowd:
         flip = None
         if answer is not None:
             is_named = self.options.user_header in request.fields
-            flip = self.ledger.see(person.track, answer, rekeyed=is_named and not person.is_known)
+            flip = self.ledger.see(person.track, answer, rekeyed=is_named and not person.is_known, now=now)
             person.is_known = person.is_known or is_named
         person.revision = self.tally.answered(answer, person.revision, reply.status, seconds)
         if flip:

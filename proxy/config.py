@@ -239,6 +239,7 @@ class ProxySettings(Document):
     via: Annotated[str, Field(max_length=255), AfterValidator(_received_by)] | None = None  # no word of us unasked
     plan_file: str | None = None
     initial_plan: str | None = None
+    initial_plan_wait: Annotated[Duration, Field(ge=0)] = 0.0  # on one machine nobody else takes clients meanwhile
     state_dir: str = "state"
     keys_dir: str = "keys"
     admin: Admin = Admin()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from proxy import succession
@@ -21,20 +23,36 @@ SETTLE_POLLS = 10  # a file that never rests must not keep the proxy from its st
 _LAST_GOOD, _FILE, _INITIAL = "the last good plan", "the plan file", "the initial plan"
 
 
+@dataclass(frozen=True, slots=True)
+class Initial:
+    """A plan for the very first start, read only where there is no other.
+
+    Attributes:
+        path: May be missing: then there is none.
+        wait_s: How long a live plan is hoped for before this one is thought good enough for clients.
+        monotonic: Seconds.
+    """
+
+    path: Path
+    wait_s: float = 0.0
+    monotonic: Callable[[], float] = time.monotonic
+
+
 class Feed:
     """Offers plans to the keeper, one after the other.
 
     Args:
         file: None where plans come by the admin API alone.
-        initial: A plan for the very first start, read only where there is no other; absent or missing: none.
+        initial: None where there is no such plan.
     """
 
-    def __init__(self, keeper: Keeper, state: StateDir, file: PlanFile | None, initial: Path | None = None) -> None:
+    def __init__(self, keeper: Keeper, state: StateDir, file: PlanFile | None, initial: Initial | None = None) -> None:
         self._keeper = keeper
         self._state = state
         self._file = file
-        self._initial = PlanFile(initial) if initial else None
+        self._initial = initial
         self._start: list[tuple[Plan, str]] = []
+        self._hopes: tuple[Plan, float] | None = None
 
     async def read(self) -> None:
         """Read what there is at the start.
@@ -67,9 +85,26 @@ class Feed:
 
     async def _read_initial(self) -> bool:
         """Take the plan for the very first start; returns whether there is one."""
-        plan = await asyncio.to_thread(self._initial.read) if self._initial else None
-        self._start = [(plan, _INITIAL)] if plan else []
-        return plan is not None
+        if self._initial is None:
+            return False
+        plan = await asyncio.to_thread(PlanFile(self._initial.path).read)
+        if plan is None:
+            return False
+        self._start = [(plan, _INITIAL)]
+        self._hopes = plan, self._initial.monotonic() + self._initial.wait_s
+        return True
+
+    @property
+    def is_hoping(self) -> bool:
+        """Whether there is the initial plan alone, and a live one may still come in time."""
+        if self._hopes is None or self._initial is None:
+            return False
+        plan, until = self._hopes
+        in_force = self._keeper.in_force
+        is_live = in_force is not None and in_force.plan.rollout.uid != plan.rollout.uid
+        if is_live or self._initial.monotonic() >= until:
+            self._hopes = None
+        return self._hopes is not None
 
     async def resume(self, path: str | None) -> None:
         """Go on in the place of another feed: offer the file's plan if it can be news.

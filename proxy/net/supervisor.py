@@ -30,7 +30,7 @@ from proxy.net.credfiles import POLL_S as CREDENTIALS_POLL_S
 from proxy.net.credfiles import CredentialFiles
 from proxy.net.discovery import Discovery
 from proxy.net.exposition import exposition_app
-from proxy.net.feed import Feed
+from proxy.net.feed import Feed, Initial
 from proxy.net.handover import Handover, WorkerRecord
 from proxy.net.keeper import Keeper
 from proxy.net.memory import SharedMemory
@@ -121,7 +121,7 @@ class Supervisor:
         )
         self._plan_file = (base / settings.plan_file).absolute() if settings.plan_file else None
         file = PlanFile(self._plan_file) if self._plan_file else None
-        initial = base / settings.initial_plan if settings.initial_plan else None
+        initial = Initial(base / settings.initial_plan, settings.initial_plan_wait) if settings.initial_plan else None
         self._feed = Feed(self.keeper, self._state_dir, file, initial)
         self.reload = Reload(self._workers, self.keeper, self, inherited)
         self._breaker = LocalBreaker(self.keeper, self._regions, time.monotonic)
@@ -174,6 +174,8 @@ class Supervisor:
             return "there is no plan yet"
         if host := self.discovery.waits_for(plan):
             return f"no address of {host} is known yet"
+        if self._feed.is_hoping:
+            return "there is the initial plan alone yet"
         return None if self._workers.is_ready else "workers are starting"
 
     @property

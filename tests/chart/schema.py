@@ -58,6 +58,7 @@ PROXY = block(
     trustedPeers=TEXTS,
     proxyProtocol=FLAG,
     tlsSecrets=TEXTS,
+    initialPlanWait=DURATION,
     lameDuckSeconds=number(0, 3600),
     drainSeconds=number(0, 86_400),
     log=block(access=choice("stdout", "off"), level=choice("debug", "info", "warning", "error")),

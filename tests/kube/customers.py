@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 
 from demo.app import VERSION_HEADER
+from loadtest.flip import Ledger
 from loadtest.options import Options, parse_journey
 from loadtest.person import Crowd, Person, Request
 from loadtest.plans import parse_facts
@@ -27,6 +28,7 @@ from tests.kube.pods.session import PodRunner
 
 LEARN_S = 0.2  # between looks at the status
 CLOSE_SHARE = 0.5  # of requests that ask for their connection to end, so that the next one may reach another proxy
+SPREAD_S = 10.0  # how far apart an abort may reach the proxies here; how fast it is, a test of its own tells
 TIMEOUT_S = 60.0  # a machine that does much else is slow, not wrong
 
 
@@ -69,6 +71,7 @@ class Customers:
             address, number, 0.0, think_s=think_s, identity=identity, version_header=VERSION_HEADER, seed=number
         )
         self.crowd = Crowd(options, parse_journey(journey), count(1))
+        self.crowd.ledger = Ledger(SPREAD_S)
         self.arms: dict[tuple[int, str], int] = {}
         self._pods, self._address, self._status = pods, address, status
         self._number = number

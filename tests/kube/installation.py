@@ -63,7 +63,7 @@ def values(**rollout: Any) -> dict[str, Any]:
         "strategy": strategy,
         "analysisTemplates": [ANALYSIS],
     }
-    proxy = {"replicas": 3, "lameDuckSeconds": LEAVE_S, "drainSeconds": 10}
+    proxy = {"replicas": 3, "lameDuckSeconds": LEAVE_S, "drainSeconds": 10, "initialPlanWait": "1m"}
     return {"proxy": proxy, "controller": {"leaseDuration": "3s"}, "rollout": block | rollout}
 
 

@@ -91,6 +91,16 @@ def test_one_move_counts_once() -> None:
     assert judge(canary(1), stable(1), stable(1), stable(1), canary(1)) == [False, True, False, False, True]
 
 
+@pytest.mark.parametrize(("now", "is_flip"), [(11.9, False), (12.0, True)], ids=["at once", "late"])
+def test_an_abort_reaches_several_replicas_one_after_the_other(now: float, is_flip: bool) -> None:
+    """For a moment one of them has it and another has not; who lags behind for longer has lost it."""
+    ledger, user = Ledger(spread_s=2.0), Track()
+    for answer in (canary(1), stable(1, "abort")):
+        assert ledger.see(user, answer, now=10.0) is None
+    assert (ledger.see(user, canary(1), now=now) is not None) is is_flip
+    assert ledger.behind == (not is_flip)
+
+
 def test_one_user_shows_another_that_a_plan_was_aborted() -> None:
     """Who comes after an abort cannot know whether this plan lifts it; who was there before can."""
     ledger, there, later = Ledger(), Track(), Track()

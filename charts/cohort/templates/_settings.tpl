@@ -16,6 +16,7 @@ listeners:
 workers: {{ $proxy.workers }}
 trustedPeers: {{ $proxy.trustedPeers | toJson }}
 initialPlan: /etc/cohort/plan/plan.yaml
+initialPlanWait: {{ $proxy.initialPlanWait }}
 stateDir: /var/lib/cohort
 keysDir: /etc/cohort/keys
 admin: {listen: "unix:/run/cohort/admin.sock"}

@@ -13,7 +13,7 @@ import pytest
 from proxy import shared
 from proxy.document import DocumentError
 from proxy.net import feed, planfile
-from proxy.net.feed import Feed
+from proxy.net.feed import Feed, Initial
 from proxy.net.keeper import Keeper, StageError
 from proxy.net.planfile import PlanFile
 from proxy.net.statedir import StateDir
@@ -117,7 +117,7 @@ async def test_the_initial_plan_is_for_a_start_with_no_other(source: Source) -> 
     first, other = version(1, rollout={"name": "checkout", "uid": "initial"}), version(7)
     path = source.folder / "initial.yaml"
     path.write_text(first.model_dump_json(by_alias=True))
-    source.feed = Feed(source.keeper, source.state, PlanFile(source.folder / "plan.yaml"), path)
+    source.feed = Feed(source.keeper, source.state, PlanFile(source.folder / "plan.yaml"), Initial(path))
     assert await source.start() == first
     following = asyncio.create_task(source.feed.follow())
     path.write_text(version(2, rollout={"name": "checkout", "uid": "initial"}).model_dump_json(by_alias=True))
@@ -128,15 +128,31 @@ async def test_the_initial_plan_is_for_a_start_with_no_other(source: Source) -> 
     os.utime(source.folder / "state" / "plan.json", (1, 1))
     source.state.write_plan(other)
     again = Keeper(source.words, source.state, source.stage, lambda: 0.0, lambda: 0.0)
-    source.keeper, source.feed = again, Feed(again, source.state, None, path)
+    source.keeper, source.feed = again, Feed(again, source.state, None, Initial(path))
     assert await source.start() == other
+
+
+@pytest.mark.parametrize("is_live", [True, False], ids=["live", "late"])
+async def test_a_live_plan_is_hoped_for_until_one_comes_or_the_time_is_over(source: Source, is_live: bool) -> None:
+    """A replica that joins others must not send their users back; alone it serves after a while."""
+    now, path = [100.0], source.folder / "initial.yaml"
+    path.write_text(version(1, rollout={"name": "checkout", "uid": "initial"}).model_dump_json(by_alias=True))
+    source.feed = Feed(source.keeper, source.state, None, Initial(path, 10.0, lambda: now[0]))
+    await source.start()
+    now[0] = 109.9
+    assert source.feed.is_hoping
+    if is_live:
+        await source.keeper.adopt(version(7), "a test")
+    else:
+        now[0] = 110.0
+    assert not source.feed.is_hoping
 
 
 async def test_a_bad_initial_plan_keeps_the_proxy_from_its_start_only_without_another(source: Source) -> None:
     """Like a bad plan file."""
     path = source.folder / "initial.yaml"
     path.write_text("generation: 1\n")
-    source.feed = Feed(source.keeper, source.state, None, path)
+    source.feed = Feed(source.keeper, source.state, None, Initial(path))
     with pytest.raises(DocumentError, match="rollout: required field is missing"):
         await source.feed.read()
     source.state.write_plan(version(7))

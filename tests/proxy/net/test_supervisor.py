@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.plan import Plan
+from proxy.plan import Plan, RolloutRef
 from tests.support.dataplane import plan as plan_for
 from tests.support.dataplane import replies, service
 from tests.support.supervised import ProxyProcess, proxy_process, until, write_plan
@@ -247,6 +247,32 @@ async def test_a_bad_plan_file_is_refused_whole_and_counted_and_the_last_good_on
 
         await until(adopted)
         assert (await proxy.get()).body == b"stable"
+
+
+async def test_a_start_with_the_initial_plan_alone_is_not_ready_until_a_live_one_comes(
+    tmp_path: Path, ports: tuple[int, int]
+) -> None:
+    """Whoever asks is served all the same: from stable, as that plan says."""
+    (tmp_path / "initial.yaml").write_text(plan(ports, 1, 0).model_dump_json(by_alias=True))
+    changes = {"planFile": None, "initialPlan": "initial.yaml", "initialPlanWait": "5m"}
+    async with proxy_process(tmp_path, None, **changes) as proxy:
+        await until_known(proxy)
+        answer = await proxy.ask("GET", "/ready")
+        assert (answer.status, answer.json["reason"]) == (503, "there is the initial plan alone yet")
+        assert (await proxy.get()).body == b"stable"
+        live = plan(ports).model_copy(update={"rollout": RolloutRef(name="checkout", uid="live")})
+        assert (await proxy.put(live)).status == 200
+        assert (await proxy.ask("GET", "/ready")).status == 200
+
+
+async def until_known(proxy: ProxyProcess) -> None:
+    """Wait until every worker has a plan."""
+
+    async def known() -> bool:
+        workers = (await proxy.state())["workers"]
+        return bool(workers) and all(worker["plan"] for worker in workers)
+
+    await until(known)
 
 
 async def test_the_newer_of_plan_file_and_last_good_plan_wins_at_a_start(

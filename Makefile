@@ -27,10 +27,10 @@ compiled: setup ## the modules that requests pass, in C: half the CPU time; with
 demo: setup ## two versions, the proxy, a rollout and simulated users; Ctrl-C ends all of it
 	$(BIN)/cohort demo
 
-test: check ## what CI runs; ARGS="-k name" narrows it
+test: setup ## what CI runs, in two processes; ARGS="-k name" narrows it, in one
 	sh tests/support/components.sh
-	$(MAKE) --no-print-directory compiled
-	$(BIN)/python -m pytest $(ARGS)
+	$(MAKE) --no-print-directory -j2 check compiled
+	$(BIN)/python -m pytest $(or $(ARGS),-p tests.beside)
 
 test-kube: setup ## tests/kube on a real API server; builds its programs first, 10 minutes once
 	sh tests/support/components.sh

@@ -153,16 +153,16 @@ async def two_leaders(run: Run) -> None:
     """F16: the holder is stopped while its write is on the way, another takes over, and then the write arrives."""
     check, times = run.check, run.scale.pick(10, 2)
     async with run.stand(stable=1, proxies=2, workers=1) as stand:
-        weights = [str(number) for number in range(5, 100, 5)]
-        async with replicas(run.folder, stand, steps(weights, "1s")) as there:
+        weights = [str(number) for number in (range(10, 100, 10) if run.scale.is_short else range(1, 50))]
+        async with replicas(run.folder, stand, steps(weights, f"{run.scale.pick(2.5, 1):g}s")) as there:
             trace = Trace(stand.proxies)
             async with running(trace.watch()), stand.load() as load:
                 stale = 0
                 while stale < times:
                     stale += await _frozen_while_it_writes(there)
                     # A quiet time, so that the one that was thawed may do what it wants.
-                    await asyncio.sleep(run.scale.pick(5, 1))
-                await there.wait_for(lambda status: status["phase"] == "Paused", 120)
+                    await asyncio.sleep(run.scale.pick(3, 1))
+                await there.wait_for(lambda status: status["phase"] == "Paused" and _is_last(status), 200)
         run.no_loss(load.rows)
         check.at_least("writes of a former holder that arrived", stale, times)
         check.at_least("refused by the fence", there.api.refused[422], times)
@@ -173,6 +173,10 @@ async def two_leaders(run: Run) -> None:
             check.true(f"proxy {number}: the uninterrupted trace", weights_seen == wanted)
             if weights_seen != wanted:
                 check.note(f"proxy {number}: {weights_seen}; {there.controllers[number].program.log[-2000:]}")
+
+
+def _is_last(status: Object) -> bool:
+    return bool(status["step"]["index"] + 1 == status["step"]["total"])
 
 
 async def _frozen_while_it_writes(there: Replicas) -> int:

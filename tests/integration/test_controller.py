@@ -99,6 +99,11 @@ async def test_killed_again_and_again_the_rollout_is_the_same(stand: Stand) -> N
         await stand.controller.start()
     await stand.controller.wait_for(phase="Paused")
     steps = [("v2", 500), ("v2", 2500), ("v2", 5000)]
+
+    async def have_been_looked_at() -> bool:
+        return all(seen[-1:] == steps[-1:] for seen in stand.weights)
+
+    await until(have_been_looked_at)
     assert [seen[-3:] for seen in stand.weights] == [steps, steps], stand.controller.program.log
     assert all(set(seen[:-3]) <= {(None, 0)} for seen in stand.weights)
     status, _ = await stand.controller.act("Promote")

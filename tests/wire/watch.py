@@ -54,12 +54,16 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Until `stop`."""
         while not self._end.is_set():
+            answers = 0
             try:
                 with socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE_S) as sock:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     while not self._end.wait(PERIOD_S):
                         self._ping(sock)
+                        answers += 1
             except OSError as error:
+                if answers and isinstance(error, ConnectionError):
+                    continue  # idle for too long, where this thread had no processor: the next connection tells
                 with self._lock:
                     self._trouble = f"the proxy does not answer: {error!r}"
                 self._end.wait(PERIOD_S)

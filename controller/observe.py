@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from controller.change import Change, abort, own_latch_id, stand
 from controller.events import LatchFailed, Observed, Unanswered
-from controller.state import ProxyView, Stage, State, remember
+from controller.state import Latch, ProxyView, Stage, State, remember
 
 BREAKER = "breaker"  # who it is that sets a latch when a proxy aborts by itself
 
@@ -63,6 +63,10 @@ def meet_latch(change: Change, view: ProxyView, before: ProxyView | None) -> Non
         stand(change, latch.id)
         message = f"{view.address} is latched by {latch.by}; nothing is on trial, the next revision lifts it"
         change.tell("LatchFound", message, is_warning=True)
+    elif _is_of_before(state, latch, view, before):
+        stand(change, latch.id)
+        message = f"{view.address} was latched by {latch.by} for {latch.revision}: lifted when {state.revision} begins"
+        change.tell("LatchFound", message, is_warning=True)
     elif latch.revision in (None, state.revision, state.trial.version.revision if state.trial else None):
         reason = "BreakerTripped" if latch.by == BREAKER else "Latched"
         message = f"found at {view.address}{': ' + latch.reason if latch.reason else ''}"
@@ -74,6 +78,19 @@ def meet_latch(change: Change, view: ProxyView, before: ProxyView | None) -> Non
         change.set(lifts=remember(state.lifts, latch.id))
         message = f"{view.address} was latched by {latch.by} for {latch.revision}: lifted for {state.revision}"
         change.tell("LatchFound", message, is_warning=True)
+
+
+def _is_of_before(state: State, latch: Latch, view: ProxyView, before: ProxyView | None) -> bool:
+    """Whether a latch found while everyone goes back to stable ended the revision of before, not the one that is next.
+
+    Proxies tell the old revision until the next one begins. Whoever latched one that was seen with that plan, and
+    without a latch, wants everything stopped.
+    """
+    if state.stage is not Stage.CLEARING or state.next is None or latch.revision in (None, state.next.revision):
+        return False
+    if before is None or not before.answered or before.latch is not None:
+        return True
+    return not (before.is_current and before.generation == view.generation == state.generation)
 
 
 def _is_reused(state: State, view: ProxyView, before: ProxyView | None) -> bool:

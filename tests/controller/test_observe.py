@@ -179,6 +179,33 @@ def test_an_abort_while_clearing_is_an_abort() -> None:
     assert (world.phase, world.state.revision) == (Phase.PROGRESSING, "v3")
 
 
+def test_a_latch_of_before_the_new_revision_does_not_abort_it() -> None:
+    """Somebody aborted v2 at a proxy while no controller ran; the next one finds v3 deployed, and then the latch."""
+    world = World(document(*LONG)).until(Phase.PAUSED)
+    world.proxies["unix:1"].abort("bob", "feedbeef")
+    world.declare(document(*LONG, canary="v3", canary_port=9003))
+    world.boot()
+    world.run(5)
+    assert (world.phase, world.state.revision) == (Phase.PROGRESSING, "v3")
+    assert "feedbeef" in world.state.lifts
+    assert [proxy.latch for proxy in world.proxies.values()] == [None, None]
+
+
+def test_a_latch_of_before_the_new_revision_stands_until_that_begins() -> None:
+    """Nobody goes back to v2's canary meanwhile, not at the proxy that is latched either."""
+    world = World(document(*LONG)).until(Phase.PAUSED)
+    world.proxies["unix:0"].refuses_plan = True
+    world.proxies["unix:1"].abort("bob", "feedbeef")
+    world.declare(document(*LONG, canary="v3", canary_port=9003))
+    world.run(5)
+    assert world.state.next is not None
+    assert "feedbeef" in world.state.latches
+    assert world.proxies["unix:1"].latch is not None
+    world.proxies["unix:0"].refuses_plan = False
+    world.run(5)
+    assert (world.phase, world.state.revision, world.proxies["unix:1"].latch) == (Phase.PROGRESSING, "v3", None)
+
+
 def test_a_latch_with_nothing_on_trial_is_noted_and_lifted_by_the_next_revision() -> None:
     """Nobody could be sent back; it must not silently stop the next rollout."""
     world = World(document(*LONG, canary=None)).until(Phase.HEALTHY)

@@ -53,6 +53,7 @@ SHARE_S = 60.0  # how far back the measured share looks where no template has a 
 EVIDENCE_S = 5.0  # so often is stored what the proxies counted: where their counters stand by then is enough
 CONFIRM_S = 10.0  # a plan is put again so often, so that a proxy's plan age tells a controller that is cut off
 RETRY_S = 1.0  # after the state could not be stored
+CATCH_UP_S = 0.1  # until the next look at a proxy that somebody else is just giving the plan; then twice as long
 OUTRANKED_S = 0.2  # after a proxy turned out to have another plan than a moment ago
 
 log = logging.getLogger("cohort.controller")
@@ -219,10 +220,13 @@ class Engine:
     async def _follow(self, client: ProxyClient) -> None:
         """Look at one proxy again and again, and give it what it lacks."""
         wake = self._wake[client.address]
+        catch_up_s = CATCH_UP_S
         while True:
             wake.clear()
+            pause_s = self._poll_s
             try:
-                await self._level(client)
+                if not await self._level(client):
+                    pause_s, catch_up_s = min(pause_s, catch_up_s), catch_up_s * 2
             except Outranked as error:
                 log.info("%s: %s", client.address, error)
                 await asyncio.sleep(OUTRANKED_S)
@@ -232,13 +236,17 @@ class Engine:
             except Exception:  # a task's root: a fault of ours must not take the kill switch away
                 log.exception("%s: a look at %s failed", self.key, client.address)
             try:
-                async with asyncio.timeout(self._poll_s):
+                async with asyncio.timeout(pause_s):
                     await wake.wait()
+                catch_up_s = CATCH_UP_S
             except TimeoutError:
                 pass
 
-    async def _level(self, client: ProxyClient) -> None:
+    async def _level(self, client: ProxyClient) -> bool:
         """Look at a proxy once; latch it, give it the plan and read its counters as need be.
+
+        Returns:
+            Whether it can wait until the next poll: False where it is about to have a plan that others give it.
 
         Raises:
             Outranked: It has another plan than it had a moment ago.
@@ -246,7 +254,7 @@ class Engine:
         """
         shown = await self._look(client)
         if shown is None:
-            return
+            return True
         if self.state.stage is Stage.ABORTED and shown["latch"] is None:
             await self._latch(client)
         plan = self.plan()
@@ -256,6 +264,7 @@ class Engine:
         ):
             await self._put(client, plan, etag)
         await self._count(client)
+        return not client.is_fed or plan is None or client.has(plan, shown["plan"])
 
     async def _put(self, client: ProxyClient, plan: Plan, etag: str | None) -> None:
         try:

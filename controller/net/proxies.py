@@ -43,17 +43,18 @@ class ProxyClient:
 
     Attributes:
         address: As the settings have it, or a replica's name.
+        is_fed: Whether it gets its plans from somebody else; here they are only compared.
 
     Args:
         proxy: Where its admin API is.
-        is_fed: Whether it gets its plans from somebody else; here they are only compared.
+        is_fed: See above.
         at: Its control port; None: the admin API is asked.
         name: Of a replica.
     """
 
     def __init__(self, proxy: ProxyAddress, *, is_fed: bool = False, at: Control | None = None, name: str = "") -> None:
         self.address = name or proxy.address
-        self._is_fed = is_fed
+        self.is_fed = is_fed
         self._token_file = at.token_file if at else proxy.token_file
         self._putting = asyncio.Lock()
         socket = proxy.address.removeprefix("unix:")
@@ -85,7 +86,7 @@ class ProxyClient:
 
     async def plan(self) -> dict[str, Any]:
         """GET /plan; empty where nobody may ask."""
-        if self._is_fed:
+        if self.is_fed:
             return {}
         return await self._get("/plan")
 
@@ -93,7 +94,7 @@ class ProxyClient:
         """Whether a proxy that tells this of its plan has the very plan, or the very core of one that it is fed."""
         if summary is None:
             return False
-        if not self._is_fed:
+        if not self.is_fed:
             return bool(summary["etag"] == plan.etag)
         found = summary["uid"], summary["generation"], summary.get("core")
         return found == (plan.rollout.uid, plan.generation, plan.core_digest)
@@ -109,7 +110,7 @@ class ProxyClient:
             PlanRefused: The proxy finds fault with the plan itself.
             Outranked: It has another plan than ``etag`` by now, or a later one.
         """
-        if self._is_fed:
+        if self.is_fed:
             return
         body = plan.model_dump_json(by_alias=True).encode()
         async with self._putting:

@@ -60,7 +60,7 @@ class Replica:
         api = self._meter = Meter(api, clocks.monotonic)
         self._key = f"{kube.namespace}/{kube.rollout}"
         self._monotonic = clocks.monotonic
-        self._changed, self._wake = asyncio.Event(), asyncio.Event()
+        self._wakes: list[asyncio.Event] = []
         self._namespace = Namespace(api, kube.namespace, kube.rollout, self._tell, draw, clocks.monotonic)
         self._elector = Elector(
             api,
@@ -79,8 +79,8 @@ class Replica:
         self._holder = Holder(api, self._namespace, self._elector, self._peers, actions, means)
 
     def _tell(self) -> None:
-        self._changed.set()
-        self._wake.set()
+        for wake in self._wakes:
+            wake.set()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -88,8 +88,10 @@ class Replica:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._namespace.run(), name="namespace")
                 tasks.create_task(self._elector.run(), name="lease")
-                tasks.create_task(self._forever(self._changed, self._level), name="feed")
-                tasks.create_task(self._forever(self._wake, partial(self._holder.decide, tasks)), name="decide")
+                # Each by itself: an abort waits neither for a plan on its way nor for a decision.
+                tasks.create_task(self._forever(self._abort), name="abort")
+                tasks.create_task(self._forever(self._level), name="feed")
+                tasks.create_task(self._forever(partial(self._decide, tasks)), name="decide")
         finally:
             await self._feeding.close()
             await self._peers.close()
@@ -108,14 +110,14 @@ class Replica:
         )
         return metrics.exposition([(engine.key, engine.state, engine.status())] if engine else [], replica)
 
-    async def _forever(self, wake: asyncio.Event, do: Callable[[], Awaitable[None]]) -> None:
+    async def _forever(self, do: Callable[[], Awaitable[None]]) -> None:
         """Look again after every change, and each second."""
-        problems = Once()
+        problems, wake = Once(), asyncio.Event()
+        self._wakes.append(wake)
         while True:
             wake.clear()
             try:
-                if self._namespace.is_synced:
-                    await do()
+                await do()
                 problems.say("")
             except Temporary as error:
                 problems.say(str(error))
@@ -127,9 +129,18 @@ class Replica:
             except TimeoutError:
                 pass
 
-    async def _level(self) -> None:
-        """Its own proxy."""
+    async def _abort(self) -> None:
+        """Latch its own proxy, Lease or not, as soon as somebody asks for it."""
         rollout = self._namespace.rollout
         if rollout is not None:
             await self._feed.abort(rollout, self._namespace.actions.objects)
+
+    async def _level(self) -> None:
+        """Give its own proxy the plan."""
+        rollout = self._namespace.rollout
+        if rollout is not None and self._namespace.is_synced:
             await self._feed.level(rollout)
+
+    async def _decide(self, tasks: asyncio.TaskGroup) -> None:
+        if self._namespace.is_synced:
+            await self._holder.decide(tasks)

@@ -1,0 +1,1 @@
+"""The three ways to abort in a cluster, on one installation of the chart with three replicas."""

@@ -103,12 +103,16 @@ class Replicas:
 
     async def on_trial(self, version: str = "v2") -> dict[str, Any]:
         """A revision at its first pause, at every proxy, and no abort; the status."""
-        status = self.shop.status
-        if status["phase"] == "Aborted":
-            await self.shop.action("Retry")
-        elif self.shop.versions["shop-canary"] != version:
+        if self.shop.versions["shop-canary"] != version:
             await self.shop.release(version)
-        status = await self.shop.until(lambda s: s["phase"] == "Paused" and s["plan"]["current"] == len(self.all))
+        elif self.shop.status["phase"] == "Aborted":
+            await self.shop.action("Retry", revision=version)
+
+        def is_on_trial(status: Any) -> bool:
+            is_everywhere = status["plan"]["current"] == len(self.all)
+            return bool(status["phase"] == "Paused" and status["revision"].get("canary") == version and is_everywhere)
+
+        status = await self.shop.until(is_on_trial)
         for replica in self.all:
             await replica.until(lambda state: state["latch"] is None and state["plan"]["revision"] == version)
         return status

@@ -75,7 +75,9 @@ async def test_controllers_that_start_without_an_api_server_wait_and_adopt_an_ab
     status = await shop.until(aborted)
     assert (status["abort"]["id"], status["abort"]["by"]) == (told["id"], "anna")
     await everyone_is_on_stable(replicas)
-    assert [restarts(replicas, replica.pod) for replica in replicas.all] == [1, 1, 1], shop.told()
+    pods = [replica.pod for replica in replicas.all]
+    cluster.until(lambda: all(restarts(replicas, pod) for pod in pods))
+    assert [restarts(replicas, pod) for pod in pods] == [1, 1, 1], shop.told()
     await replicas.on_trial()
 
 
@@ -92,9 +94,9 @@ async def test_an_abort_of_the_revision_before_does_not_end_the_new_one(replicas
         assert code == 0
         await replicas.shop.release("v3")
         await replicas.shop.rolled("shop-canary")
-    status = await replicas.on_trial("v3")
-    assert status["revision"]["canary"] == "v3"
+    status = await replicas.shop.until(lambda s: s["phase"] == "Paused" and s["revision"]["canary"] == "v3")
     assert "abort" not in status
+    await replicas.on_trial("v3")
     assert told["id"] not in str([(await replica.state())["latch"] for replica in replicas.all])
 
 

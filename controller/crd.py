@@ -195,9 +195,13 @@ class _Structure:
         return merged | rest | {"x-kubernetes-int-or-string": True}
 
     def _items(self, schema: Json) -> Json:
-        """Of a list: atomic, but for conditions, as everywhere, and where only a set is checked for repetitions."""
+        """Of a list: atomic, but for conditions, as everywhere, and where only a set is checked for repetitions.
+
+        Without defaults within: the server would write them into a value that is somebody's as a whole, and another
+        manager who applies the same manifest would find a conflict. Whoever reads the object has them anyhow.
+        """
         item = self._resolve(schema)
-        made = {"items": self.value(item)}
+        made = {"items": _without_defaults(self.value(item))}
         if item.get("format") == "ip-port":
             return made | {"x-kubernetes-list-type": "set"}
         if item.get("title") == "ConditionStatus":
@@ -212,6 +216,14 @@ class _Structure:
             if name in told:
                 made[name] = {"description": told[name]} | {k: v for k, v in made[name].items() if k != "description"}
         return made
+
+
+def _without_defaults(schema: Json) -> Json:
+    """A schema of which the server writes nothing by itself."""
+    made = {key: value for key, value in schema.items() if key != "default"}
+    if "properties" in made:
+        made["properties"] = {name: _without_defaults(part) for name, part in made["properties"].items()}
+    return made | ({"items": _without_defaults(made["items"])} if "items" in made else {})
 
 
 def _refined(schema: Json) -> Json:

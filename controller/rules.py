@@ -4,7 +4,8 @@ One table by model. A rule is given for every check that a model makes itself (i
 its validators know; tests hold the two against each other on a real API server. ``self`` is the model.
 
 The API server reckons with the worst case that the bounds allow before it takes a rule, so rules are written to cost
-little: no list is compared with itself unless it is short. Functions of Kubernetes 1.31.
+little: no list is compared with itself unless it is short. Within lists the server writes no defaults, so a field that
+has one may be absent there. Functions of Kubernetes 1.31.
 """
 
 from __future__ import annotations
@@ -47,23 +48,28 @@ _SET = "has(s.setHeaderRoute) && has(s.setHeaderRoute.match) && size(s.setHeader
 _OF_ITS_NAME = "has(t.setHeaderRoute) && t.setHeaderRoute.name == s.setHeaderRoute.name"
 _REMOVES = "(!has(t.setHeaderRoute.match) || size(t.setHeaderRoute.match) == 0)"
 _TEMPLATES = (_unique("self.templates", "{}.templateName", "a template is listed twice", "templates"),)
-_REGEX = "!has(self.value) || self.type != 'RegularExpression' || (''.matches(self.value) ? true : true)"
+_REGEX = (
+    "!has(self.value) || !has(self.type) || self.type != 'RegularExpression' || (''.matches(self.value) ? true : true)"
+)
 _PRESENT = Rule(
-    "(self.type == 'Present') != has(self.value)", "a match needs a value, and one of type Present has none"
+    "(has(self.type) && self.type == 'Present') != has(self.value)",
+    "a match needs a value, and one of type Present has none",
 )
 _REGEX_RULE = Rule(_REGEX, "not a regular expression of RE2", "value")
 
 
 def _limit(name: str) -> Rule:
     return Rule(
-        f"!has(self.count) || self.{name} <= self.count", f"{name} is above count: so many are never measured", name
+        f"!has(self.count) || !has(self.{name}) || self.{name} <= self.count",
+        f"{name} is above count: so many are never measured",
+        name,
     )
 
 
 RULES: Mapping[type[Document], tuple[Rule, ...]] = {
     plan.PathMatch: (
         Rule(
-            "self.type == 'RegularExpression' || self.value.matches('^/[ -\\\\x22$->@-~]*$')",
+            "(has(self.type) && self.type == 'RegularExpression') || self.value.matches('^/[ -\\\\x22$->@-~]*$')",
             "a path starts with / and has neither ? nor #",
             "value",
         ),
@@ -77,11 +83,19 @@ RULES: Mapping[type[Document], tuple[Rule, ...]] = {
             "a match needs a condition: path, headers, queryParams, cookies, method, hostnames or clientNetworks",
         ),
     ),
-    plan.Split: (Rule("double(self.atLeast) <= double(self.atMost)", "atLeast is above atMost"),),
+    plan.Split: (
+        Rule(
+            "!has(self.atLeast) || !has(self.atMost) || double(self.atLeast) <= double(self.atMost)",
+            "atLeast is above atMost",
+        ),
+    ),
     plan.Route: (
         _one_of("arm", "split", "answer"),
         Rule("!has(self.answer) || !has(self.stripPrefix)", "stripPrefix has no meaning beside answer: remove one"),
-        Rule("!self.always || !has(self.split)", "always needs arm or answer: a share is never unconditional"),
+        Rule(
+            "!has(self.always) || !self.always || !has(self.split)",
+            "always needs arm or answer: a share is never unconditional",
+        ),
         Rule("!has(self.arm) || self.arm in ['stable', 'canary']", "expected one of stable, canary", "arm"),
     ),
     plan.UserSource: (_one_of("header", "jwt", "cookie", "clientAddress", "mint"),),

@@ -100,6 +100,12 @@ class Git:
         entries = [entry for item in self.objects.values() for entry in self.live(item)["metadata"]["managedFields"]]
         return {entry["manager"] for entry in entries if entry.get("subresource") != "status"}
 
+    def remove(self) -> None:
+        """Take away what would outlive the namespace."""
+        for item in self.objects.values():
+            if item["kind"] in ("ClusterRole", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
+                self._cluster.call("DELETE", self._path(item))
+
     def _path(self, item: Object) -> str:
         version = item["apiVersion"]
         base = f"/apis/{version}" if "/" in version else f"/api/{version}"

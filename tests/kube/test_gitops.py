@@ -190,13 +190,15 @@ async def test_a_second_manager_applies_git_through_a_whole_rollout_and_nothing_
         before = watched.git.versions()
         await installed.phase("Paused")
         await watched.kubectl_finds_nothing()
+        await asyncio.to_thread(upgrade_and_wait, installed)
         await installed.action("Promote")
         await installed.phase("Promoting")
         await watched.kubectl_finds_nothing()
         assert watched.git.versions() == before
         await watched.deploy(STABLE, "v2")
         before = watched.git.versions()
-        await installed.until(lambda s: s["phase"] == "Healthy" and s["revision"].get("stable") == "v2")
+        await asyncio.to_thread(wait_for_stable, installed, "v2")
+        await installed.phase("Healthy")
         assert watched.git.versions() == before
 
         await watched.deploy(CANARY, "v3")
@@ -222,6 +224,21 @@ async def test_a_second_manager_applies_git_through_a_whole_rollout_and_nothing_
     assert {right[1] for right in writes} <= {"canaryrollouts/status", "rolloutactions", "leases", "events"}
     assert refused == set()
     assert tracked(_made_meanwhile(installed)) == []
+    watched.git.remove()
+
+
+def upgrade_and_wait(shop: Installation) -> None:
+    """As a pipeline upgrades cohort itself: it is not held up, nor taken back, by a trial that waits for a person."""
+    options = ("--wait", "--rollback-on-failure", "--timeout=110s", "-n", shop.namespace, "-f", "-")
+    told = shop.cluster.helm("upgrade", RELEASE, str(CHART), *options, input=json.dumps(shop.values))
+    assert "STATUS: deployed" in told
+
+
+def wait_for_stable(shop: Installation, revision: str) -> None:
+    """As a pipeline waits for the end of a release, by the name that its pods have."""
+    shop.space.kubectl(
+        "wait", f"canaryrollout/{NAME}", f"--for=jsonpath={{.status.revision.stable}}={revision}", "--timeout=110s"
+    )
 
 
 def _made_meanwhile(shop: Installation) -> list[dict[str, Any]]:
@@ -268,7 +285,14 @@ def test_defaults_and_an_autoscaler_are_no_difference(definitions: Cluster, name
             assert is_within(item["spec"], git.live(item)["spec"])
     git.apply(SECOND)
     assert definitions.call("GET", path)["spec"]["replicas"] == 7
-    assert git.diff("--server-side", f"--field-manager={SECOND}") == ""
+    options = ("--server-side", f"--field-manager={SECOND}")
+    assert git.diff(*options) == ""
+    definitions.call("PATCH", path, {"spec": {"minReadySeconds": 1}}, "application/merge-patch+json")
+    definitions.call("PATCH", path, {"metadata": {"labels": {"helm.sh/chart": "x"}}}, "application/merge-patch+json")
+    (found,) = git.differences(SECOND)  # whoever adds a field takes nothing away; whoever changes one is found
+    assert found.startswith("Deployment x-cohort")
+    assert "conflict" in found
+    git.remove()
 
 
 # Who waits

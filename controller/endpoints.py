@@ -133,6 +133,19 @@ def endpoints(found: Iterable[Place]) -> tuple[Endpoint, ...]:
     return tuple(place.endpoint for place in found)
 
 
+def of_revision(found: Iterable[Place], wanted: str, pods: Objects, label: str | None) -> tuple[Place, ...]:
+    """Those of one revision.
+
+    Args:
+        found: Behind a Service.
+        wanted: The revision.
+        pods: By name.
+        label: Where it is read from; None: the images.
+    """
+    source = RevisionFrom(pod_label=label) if label else None
+    return tuple(place for place in found if revision(pods.get(place.pod) or {}, source) == wanted)
+
+
 def revisions(found: Iterable[Place], pods: Objects, source: RevisionFrom | None) -> tuple[str, ...]:
     """The revisions behind a Service, each once and in order; empty is that of what is no pod, or says none."""
     return tuple(sorted({revision(pods.get(place.pod) or {}, source) for place in found}))

@@ -20,7 +20,7 @@ from proxy.plan import Endpoint, Plan
 MAX_BYTES = 131_072  # kubernetes.md: what a status has room for
 SPLIT_KEY, SERVICE = "splitKey", "service"
 
-Places = Callable[[ServiceRef], tuple[Endpoint, ...]]
+Places = Callable[[ServiceRef, str | None], tuple[Endpoint, ...]]  # of one revision, or of whichever
 
 
 class Incomplete(ValueError):
@@ -58,7 +58,8 @@ def complete(document: Mapping[str, Any], secrets: Mapping[str, bytes], places: 
     Args:
         document: As `publish` made it.
         secrets: Split secrets by `planner.key_id`.
-        places: Where a Service's pods are; may raise ValueError.
+        places: Where a Service's pods are; may raise ValueError. Behind stable all count: a team may roll it as it
+            always did. Behind any other those of its revision alone, for of what comes next nobody has decided yet.
         version: Of the endpoints.
 
     Raises:
@@ -70,9 +71,9 @@ def complete(document: Mapping[str, Any], secrets: Mapping[str, bytes], places: 
         secret = secrets.get(str(value.pop(SPLIT_KEY)))
         if secret is None:
             raise Incomplete("its split secret is not among the keys of this replica")
-        for arm in value["arms"]:
+        for i, arm in enumerate(value["arms"]):
             if service := arm.pop(SERVICE, None):
-                found = places(validate(ServiceRef, service))
+                found = places(validate(ServiceRef, service), arm["revision"] if i else None)
                 arm["endpoints"] = [place.model_dump(mode="json", by_alias=True) for place in found]
         salted_by = value["arms"][min(1, len(value["arms"]) - 1)]["revision"]
         value["salt"] = salt(value["rollout"]["uid"], salted_by, secret).hex()

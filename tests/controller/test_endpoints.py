@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.endpoints import Unusable, endpoints, overlap, places, revision, revisions
+from controller.endpoints import Unusable, endpoints, of_revision, overlap, places, revision, revisions
 from controller.version import RevisionFrom, ServiceRef
 
 HTTP = ServiceRef(name="web", port="http")
@@ -116,6 +116,19 @@ def test_revisions_behind_a_service_are_of_the_pods_that_serve() -> None:
     behind = places(HTTP, service(), slices)
     assert revisions(behind, pods, RevisionFrom(pod_label="v")) == ("v1", "v2")
     assert revisions(behind, {"pod-a": pods["pod-a"]}, RevisionFrom(pod_label="v")) == ("", "v1")
+
+
+@pytest.mark.parametrize("label", ["version", None], ids=["label", "images"])
+def test_of_two_revisions_behind_a_service_one_can_be_had(label: str | None) -> None:
+    behind = places(
+        HTTP, service(), {"a": piece(entry("a", "10.0.0.1"), entry("b", "10.0.0.2"), entry("c", "10.0.0.3"))}
+    )
+    pods = {
+        f"pod-{name}": {"metadata": {"labels": {"version": name}}, "spec": {"containers": [{"image": name}]}}
+        for name in "ab"
+    }
+    wanted = revision(pods["pod-b"], RevisionFrom(pod_label=label) if label else None)
+    assert [place.pod for place in of_revision(behind, wanted, pods, label)] == ["pod-b"]
 
 
 def test_a_pod_behind_both_services_is_found() -> None:

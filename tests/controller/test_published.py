@@ -95,7 +95,7 @@ def published() -> tuple[Plan, dict[str, Any]]:
     return plan, publish(known, plan, tuple(SECRETS))
 
 
-def places(_: ServiceRef) -> tuple[Endpoint, ...]:
+def places(_: ServiceRef, revision: str | None) -> tuple[Endpoint, ...]:
     return (Endpoint(address="10.0.0.1", port=8080),)
 
 
@@ -104,7 +104,21 @@ def test_what_is_published_has_neither_salt_nor_endpoints_and_completes_to_the_s
     assert plan.salt not in json.dumps(document)
     made = complete(document, SECRETS, places, 7)
     assert (made.salt, made.core_digest, made.endpoints_version) == (plan.salt, plan.core_digest, 7)
-    assert made.arms[0].endpoints == places(ServiceRef(name="web", port=1))
+    assert made.arms[0].endpoints == places(ServiceRef(name="web", port=1), None)
+
+
+def test_behind_stable_all_pods_count_and_behind_the_canary_those_of_its_revision() -> None:
+    """What is deployed over a canary in mid-rollout is on nobody's plan yet."""
+    document, asked = published()[1], []
+    arm = document["arms"][0]
+    arms = [arm | {"weightBp": 9000}, arm | {"name": "canary", "revision": "two", "weightBp": 1000}]
+
+    def look(ref: ServiceRef, revision: str | None) -> tuple[Endpoint, ...]:
+        asked.append(revision)
+        return places(ref, revision)
+
+    complete({**document, "revision": "two", "arms": arms}, SECRETS, look, 0)
+    assert asked == [None, "two"]
 
 
 @pytest.mark.parametrize(

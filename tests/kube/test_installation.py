@@ -62,3 +62,18 @@ async def test_a_bad_version_rolls_itself_back(shop: Installation) -> None:
     assert status["abort"]["by"] != "admin", status["abort"]
     assert users.users_of(version) == 0
     assert 0 < users.errors < 100
+
+
+async def test_another_version_in_mid_rollout_starts_afresh(shop: Installation) -> None:
+    """Everyone is on stable while both are behind the canary's Service, and the next one begins at its first step."""
+    first, second = next(VERSIONS), next(VERSIONS)
+    async with shop.users(USERS) as users:
+        await users.more(100)
+        await shop.release(first)
+        await shop.until(lambda s: s["weight"]["programmed"] == "20.00" and s["revision"].get("canary") == first)
+        await users.more(100)
+        await shop.release(second)
+        await promoted(shop, second)
+        await users.more(100)
+    users.check()
+    assert users.users_of(second) == USERS

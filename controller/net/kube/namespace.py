@@ -88,6 +88,10 @@ class Namespace:
         """Where the pods of a Service are, with their names; raises `Unusable`."""
         return endpoints.places(ref, self.services.objects, self.slices.objects)
 
-    def endpoints(self, ref: ServiceRef) -> tuple[Endpoint, ...]:
-        """The same as a plan has it; raises `Unusable`."""
-        return endpoints.endpoints(self.places(ref))
+    def endpoints(self, ref: ServiceRef, revision: str | None) -> tuple[Endpoint, ...]:
+        """The same as a plan has it, of one revision or of whichever; raises `Unusable`."""
+        places = self.places(ref)
+        if revision is not None and self.rollout is not None:
+            label = (self.rollout["spec"].get("revisionFrom") or {}).get("podLabel")
+            places = endpoints.of_revision(places, revision, self.pods.objects, label)
+        return endpoints.endpoints(places)

@@ -165,7 +165,7 @@ async def test_weights_only_from_the_first_deploy_through_a_promotion_an_abort_a
         await asyncio.sleep(1.0)
         assert (await asyncio.to_thread(lambda: stage.status))["phase"] == "Promoting"  # one pod has the old revision
         stage.behind("web-stable", ("stable-2", *promoted))
-        status = await stage.until(lambda s: s.get("phase") == "Healthy")
+        status = await stage.until(lambda s: s.get("phase") == "Healthy" and s["plan"]["current"] == 1)
         assert len(proxy.plan.arms) == 1
         assert status["weight"]["programmed"] == "0.00"
 

@@ -182,3 +182,8 @@ def own_latch_id(state: State) -> str:
     """The id of an abort of our own; the same for the same state, so that one cut short by a crash is known again."""
     text = f"{state.uid}\0{state.generation}\0{state.attempts}\0{state.aborts}"
     return blake2b(text.encode(), digest_size=8, person=b"cohort latch").hexdigest()
+
+
+def asked_latch_id(uid: str) -> str:
+    """The id of a latch that a replica sets for an action before anybody has decided on it."""
+    return uid.replace("-", "")

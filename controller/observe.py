@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from controller.change import Change, abort, own_latch_id, stand
+from controller.change import Change, abort, asked_latch_id, own_latch_id, stand
 from controller.events import LatchFailed, Observed, Unanswered
 from controller.state import Latch, ProxyView, Stage, State, remember
 
@@ -67,6 +67,9 @@ def meet_latch(change: Change, view: ProxyView, before: ProxyView | None) -> Non
         stand(change, latch.id)
         message = f"{view.address} was latched by {latch.by} for {latch.revision}: lifted when {state.revision} begins"
         change.tell("LatchFound", message, is_warning=True)
+    elif state.stage is not Stage.ABORTED and _is_on_record(state, latch):
+        change.set(lifts=remember(state.lifts, latch.id))
+        change.tell("LatchFound", f"{view.address} is latched for an action of {latch.by} that is over: lifted")
     elif latch.revision in (None, state.revision, state.trial.version.revision if state.trial else None):
         reason = "BreakerTripped" if latch.by == BREAKER else "Latched"
         message = f"found at {view.address}{': ' + latch.reason if latch.reason else ''}"
@@ -91,6 +94,11 @@ def _is_of_before(state: State, latch: Latch, view: ProxyView, before: ProxyView
     if before is None or not before.answered or before.latch is not None:
         return True
     return not (before.is_current and before.generation == view.generation == state.generation)
+
+
+def _is_on_record(state: State, latch: Latch) -> bool:
+    """Whether a replica set it for an action that is over by now: it says nothing of what came after that."""
+    return any(asked_latch_id(action.uid) == latch.id for action in state.actions)
 
 
 def _is_reused(state: State, view: ProxyView, before: ProxyView | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.events import Observed, Verb
+from controller.events import Asked, Observed, Verb
 from controller.state import Latch, Phase, ProxyView
 from controller.status import conditions
 from tests.controller.world import World, document, version
@@ -160,6 +160,28 @@ def test_a_latch_of_another_revision_is_lifted_for_the_new_one() -> None:
     assert away.latch is None
     assert (world.phase, world.state.revision) == (Phase.PROGRESSING, "v3")
     assert "feedbeef" in world.state.lifts
+
+
+@pytest.mark.parametrize("where", ["clearing", "on trial"])
+def test_a_latch_of_an_action_that_is_over_is_lifted(where: str) -> None:
+    """A replica latched its proxy for an action at once; that was carried out since, and another revision has come.
+
+    It is heard of by the next controller only: the action says all of it, and does not abort what came after it.
+    """
+    world = under_way()
+    world.feed(Asked(Verb.ABORT, "0a1b2c3d-0000-4000-8000-000000000001", "anna", revision="v2"))
+    if where == "on trial":
+        world.ask(Verb.RETRY)
+        world.run(5)
+    world.proxies["unix:1"].is_up = False
+    world.run(2)
+    world.proxies["unix:1"].latch = {"id": "0a1b2c3d000040008000000000000001", "revision": "v2", "by": "anna"}
+    world.declare(document(*LONG, canary="v3", canary_port=9003))
+    world.proxies["unix:1"].is_up = True
+    world.kill()
+    world.run(5)
+    assert (world.phase, world.state.revision) == (Phase.PROGRESSING, "v3")
+    assert world.proxies["unix:1"].latch is None
 
 
 def test_an_abort_while_clearing_is_an_abort() -> None:

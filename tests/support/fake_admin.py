@@ -81,7 +81,7 @@ class FakeAdmin:
 
     async def _abort(self, request: web.Request) -> web.Response:
         body = await request.json()
-        status, answer = self.proxy.abort(body["by"], body["id"])
+        status, answer = self.proxy.abort(body["by"], body["id"], body.get("reason", ""))
         return web.json_response(answer, status=status)
 
 

@@ -59,13 +59,13 @@ class FakeProxy:
             self.latch = None
         return 200, {}
 
-    def abort(self, by: str, latch_id: str) -> tuple[int, dict[str, Any]]:
+    def abort(self, by: str, latch_id: str, reason: str = "") -> tuple[int, dict[str, Any]]:
         """POST /abort: a latch that stands is returned."""
         if self.refuses_latch:
             return 500, {"error": "no space left on device"}
         self.aborts.append(latch_id)
         revision = self.plan.revision if self.plan else None
-        self.latch = self.latch or {"id": latch_id, "revision": revision, "by": by, "at": 0}
+        self.latch = self.latch or {"id": latch_id, "revision": revision, "by": by, "at": 0, "reason": reason}
         return 200, self.latch
 
     def state(self) -> dict[str, Any]:

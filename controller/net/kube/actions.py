@@ -10,6 +10,7 @@ from controller import cluster
 from controller.ask import Refused
 from controller.events import Asked, Verb
 from controller.net.engine import Engine
+from controller.net.kube.client import ApiRefused
 from controller.net.kube.ledger import Api
 from controller.net.kube.namespace import Namespace
 from controller.net.kube.once import Once
@@ -18,6 +19,7 @@ from controller.spec import Kube
 from proxy.document import DocumentError, validate
 
 KEEP_ACTIONS = 12  # objects of actions that are done; a status names 16, so none is ever taken for a new one
+GONE = 404
 KEEP_S = 3600.0  # surface: collected an hour after their end
 
 Object = dict[str, Any]
@@ -78,7 +80,14 @@ class Actions:
         ended = [item for item in self._mine() if _uid(item) in done]
         for i, item in enumerate(ended):
             if i < len(ended) - KEEP_ACTIONS or self._wall() - _created(item) > KEEP_S:
-                await self._api.ask("DELETE", f"{self._path}/{item['metadata']['name']}")
+                await self._remove(item)
+
+    async def _remove(self, item: Object) -> None:
+        try:
+            await self._api.ask("DELETE", f"{self._path}/{item['metadata']['name']}")
+        except ApiRefused as error:
+            if error.status != GONE:  # removed already, and not heard of yet
+                raise
 
 
 def _done(engine: Engine) -> set[str]:

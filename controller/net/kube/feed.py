@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from controller.change import asked_latch_id
 from controller.cluster import action_of
 from controller.errors import ControllerError
 from controller.net.proxies import ProxyClient
@@ -60,7 +61,7 @@ class Feed:
     async def _latch(self, uid: str, spec: Object) -> None:
         try:
             reason = "Requested" + (f": {spec['reason']}" if spec.get("reason") else "")
-            await self._proxy.abort(uid.replace("-", ""), str(spec.get("requestedBy") or "somebody"), reason)
+            await self._proxy.abort(asked_latch_id(uid), str(spec.get("requestedBy") or "somebody"), reason)
         except ControllerError as error:
             log.warning("%s: %s", self._proxy.address, error)
         else:

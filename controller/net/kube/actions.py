@@ -46,7 +46,7 @@ class Actions:
     def _mine(self) -> list[Object]:
         """Oldest first."""
         found = [item for item in self._namespace.actions.objects.values() if cluster.action_of(item, self._rollout)]
-        return sorted(found, key=lambda item: str(item["metadata"].get("creationTimestamp")))
+        return sorted(found, key=_age)
 
     async def carry_out(self, engine: Engine) -> None:
         """Have done what is not on record yet."""
@@ -92,6 +92,13 @@ class Actions:
 
 def _done(engine: Engine) -> set[str]:
     return {action.uid for action in engine.state.actions}
+
+
+def _age(item: Object) -> tuple[str, int]:
+    """The time of creation counts whole seconds; objects that nobody changes came in the order of their versions."""
+    metadata = item["metadata"]
+    version = str(metadata.get("resourceVersion"))
+    return str(metadata.get("creationTimestamp")), int(version) if version.isdecimal() else 0
 
 
 def _uid(item: Object) -> str:

@@ -173,6 +173,7 @@ def in_git(shop: Installation) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # of a machine that does much else
 async def test_a_second_manager_applies_git_through_a_whole_rollout_and_nothing_differs(
     installed: Installation,
 ) -> None:
@@ -202,6 +203,13 @@ async def test_a_second_manager_applies_git_through_a_whole_rollout_and_nothing_
         assert watched.git.versions() == before
 
         await watched.deploy(CANARY, "v3")
+        await installed.until(lambda s: s["phase"] == "Paused" and s["revision"].get("canary") == "v3")
+        await watched.deploy(CANARY, "v2")  # a revert in mid-rollout: nothing is on trial any more
+        status = await installed.phase("Healthy")
+        assert status["weight"]["programmed"] == "0.00"
+        assert "canary" not in status["revision"]
+
+        await watched.deploy(CANARY, "v4")
         before = watched.git.versions()
         await installed.phase("Paused")
         await installed.action("Abort", reason="slow")

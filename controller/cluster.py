@@ -153,7 +153,14 @@ def _filled(found: Declared, stable: Version, canary: Version | None) -> Declare
     return Declared(document.model_copy(update={"spec": spec}), found.templates, found.problem)
 
 
-def action_of(item: Object, rollout: str) -> Mapping[str, Any] | None:
-    """The spec of an action on this rollout; None: it is another's, or not readable."""
-    spec = item.get("spec")
-    return spec if isinstance(spec, dict) and spec.get("rollout") == rollout else None
+def action_of(item: Object, rollout: Object) -> Mapping[str, Any] | None:
+    """The spec of an action on this rollout.
+
+    Returns:
+        None: it is another's, not readable, withdrawn by its deletion, or was asked of one that had the name before.
+    """
+    metadata, spec = item["metadata"], item.get("spec")
+    if not isinstance(spec, dict) or spec.get("rollout") != rollout["metadata"]["name"]:
+        return None
+    is_of_before = str(metadata.get("creationTimestamp") or "~") < str(rollout["metadata"].get("creationTimestamp"))
+    return None if is_of_before or metadata.get("deletionTimestamp") else spec

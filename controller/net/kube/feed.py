@@ -52,7 +52,7 @@ class Feed:
         done = {str(action.get("uid")) for action in status.get("actions") or ()} | self._latched
         on_trial = (status.get("revision") or {}).get("canary")
         for item in actions.values():
-            spec = action_of(item, rollout["metadata"]["name"])
+            spec = action_of(item, rollout)
             uid = str(item["metadata"]["uid"])
             if spec is None or spec.get("verb") != "Abort" or spec.get("revision") != on_trial or uid in done:
                 continue

@@ -579,7 +579,7 @@ class Kube(Document):
         control_ca_file: The certificate that replicas show. Absent: tls.crt in keysDir.
         control_token_file: What they want to hear. Absent: control in keysDir.
         account_dir: Token and certificate of the ServiceAccount.
-        metrics: For Prometheus and the kubelet.
+        metrics: For Prometheus.
     """
 
     namespace: Name

@@ -103,7 +103,7 @@ def _version(rollout: out.Json) -> object:
 def _late(client: Client, rollout: out.Json) -> str:
     return (
         f"{out.identity(rollout)} has not ended within {client.timeout_s:g} s: {click.unstyle(summary(rollout))}. "
-        "--timeout waits longer; 'cohort events' tells what happened."
+        f"--timeout waits longer; '{click.get_current_context().find_root().info_name} events' tells what happened."
     )
 
 

@@ -78,3 +78,16 @@ def test_the_reference_has_every_name_and_no_other() -> None:
     of_a_controller = REFERENCE.read_text().partition("## Of a controller")[2]
     documented = set(re.findall(r"^\| `(cohort_\w+)`", of_a_controller, re.M))
     assert documented == {key[0] for key in samples(World(document({"setWeight": 5})), REPLICA)}
+
+
+def test_the_reference_has_every_label() -> None:
+    """Queries that join or filter by a label that is not there are empty for ever."""
+    of_a_controller = REFERENCE.read_text().partition("## Of a controller")[2]
+    world = World(document({"setWeight": 5}))
+    shown = status(world.state, world.now, digest="", share=None, conditions=(), resource_version=0)
+    text = exposition([("shop/checkout", world.state, shown)], REPLICA)
+    found = {
+        sample.name: set(sample.labels) for family in text_string_to_metric_families(text) for sample in family.samples
+    }
+    for name, told in re.findall(r"^\| `(cohort_\w+)` \| \w+ \| ([^|]*)\|", of_a_controller, re.M):
+        assert found[name] == {label.strip() for label in told.split(",")}, name

@@ -268,7 +268,11 @@ def test_events_are_told_in_order(
 def test_what_is_not_there(plugin: Plugin, rollout: str) -> None:
     """Wrong use: exit 2."""
     done = plugin("status", "chekout", "-n", rollout)
-    assert (done.returncode, 'canaryrollouts.cohort.dev "chekout" not found' in done.stderr) == (2, True)
+    assert done.returncode == 2
+    assert f"there is no rollout 'chekout' in namespace {rollout}: did you mean 'checkout'?" in done.stderr
+    for args in (("get",), ("status",), ("promote", "checkout")):
+        done = plugin(*args, "-n", "nowhere")
+        assert (done.returncode, "there is no namespace 'nowhere'" in done.stderr) == (2, True), args
     assert "there is no context 'nope'" in plugin("get", "--context", "nope").stderr
 
 

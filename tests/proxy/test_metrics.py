@@ -134,3 +134,12 @@ def test_the_reference_has_every_name_and_no_other(samples: dict[str, dict[objec
     of_a_proxy = REFERENCE.read_text().partition("## Of a controller")[0]
     documented = set(re.findall(r"^\| `(cohort_\w+)`", of_a_proxy, re.M))
     assert documented == exposed_names
+
+
+def test_the_reference_has_every_label(samples: dict[str, dict[frozenset[tuple[str, str]], float]]) -> None:
+    """Queries that join or filter by a label that is not there are empty for ever."""
+    of_a_proxy = REFERENCE.read_text().partition("## Of a controller")[0]
+    for name, told in re.findall(r"^\| `(cohort_\w+)` \| \w+ \| ([^|]*)\|", of_a_proxy, re.M):
+        series = samples.get(name) or samples[f"{name}_bucket"]
+        found = {label for one in series for label, _ in one} - {"le"}
+        assert found == {label.strip() for label in told.split(",") if label.strip()}, name

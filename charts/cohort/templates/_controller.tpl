@@ -5,7 +5,9 @@
 - {name: run, mountPath: /run/cohort}
 {{- end -}}
 
-{{/* No startup probe: it would hold the proxy back behind a controller that cannot start. */}}
+{{/* No probes. A startup probe would hold the proxy back behind a controller that cannot start. A sidecar that is not
+ready, or started anew by a liveness probe, takes its pod out of the Service, though the proxy serves well: so a
+controller that hangs is for the next holder of the Lease, and for an alert on the age of the proxy's plan. */}}
 {{- define "cohort.controller" -}}
 {{- $controller := .Values.controller -}}
 - name: controller
@@ -33,13 +35,6 @@
     {{- end }}
   ports:
     - {name: ctl-metrics, containerPort: 8090}
-  # No readiness: a pod that serves stays in its Service whatever its controller does.
-  livenessProbe:
-    httpGet: {path: /healthz, port: 8090}
-    initialDelaySeconds: 30
-    periodSeconds: 10
-    timeoutSeconds: 5
-    failureThreshold: 6
   resources: {{- toYaml $controller.resources | nindent 4 }}
   securityContext: {{- include "cohort.containerSecurity" . | nindent 4 }}
   volumeMounts:

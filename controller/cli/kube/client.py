@@ -14,7 +14,7 @@ from urllib.parse import quote
 from controller.cli.client import REQUEST_S
 from controller.cli.exits import Refused, TimedOut, WrongUse
 from controller.cli.kube.config import Access
-from controller.cli.kube.server import Server
+from controller.cli.kube.server import Missing, Server
 from controller.cli.output import at
 
 Json = dict[str, Any]
@@ -44,11 +44,40 @@ class KubeClient:
         """Every rollout of a namespace; None: of the context's, empty: of all."""
         where = self.namespace if namespace is None else namespace
         base = f"{API}/namespaces/{quote(where, safe='')}" if where else API
-        return [_shown(item) for item in self._list(f"{base}/canaryrollouts")]
+        found = [_shown(item) for item in self._list(f"{base}/canaryrollouts")]
+        if where and not found:
+            self._require(where)
+        return found
+
+    def _require(self, namespace: str) -> None:
+        """A namespace that is not there has no rollouts either, which would mislead; who may not look is not told."""
+        try:
+            self._server.ask("GET", f"/api/v1/namespaces/{quote(namespace, safe='')}")
+        except Missing:
+            raise WrongUse(f"there is no namespace {namespace!r} at {self._server.label}.") from None
+        except Refused:
+            pass
 
     def rollout(self, namespace: str, name: str) -> Json:
         """One rollout: document and status."""
-        return _shown(self._server.ask("GET", _path(namespace, "canaryrollouts", name)))
+        try:
+            return _shown(self._server.ask("GET", _path(namespace, "canaryrollouts", name)))
+        except Missing:
+            raise WrongUse(
+                f"there is no rollout {name!r} in namespace {namespace}{self._near(namespace, name)}"
+            ) from None
+
+    def _near(self, namespace: str, name: str) -> str:
+        """How a sentence goes on that says that a rollout is not there."""
+        import difflib
+
+        try:
+            known = sorted(str(at(item, "metadata", "name")) for item in self.rollouts(namespace))
+        except Refused:
+            return "."
+        if near := difflib.get_close_matches(name, known, 1):
+            return f": did you mean {near[0]!r}?"
+        return f": there is {', '.join(known[:20]) or 'none'}."
 
     def wait(self, namespace: str, name: str, since: object, wait_s: float) -> Json:
         """The same as soon as it is another than ``since``, or after ``wait_s`` seconds."""

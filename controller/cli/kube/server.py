@@ -30,6 +30,10 @@ INSTALL = (
 )
 
 
+class Missing(WrongUse):
+    """The server knows the resource, and has no object of that name."""
+
+
 class Server:
     """An API server as the commands use it.
 
@@ -172,7 +176,7 @@ class Server:
         if status == 404 and not details.get("name"):
             return WrongUse(f"{self.label} does not know the resources of cohort.dev: {INSTALL}.")
         if status == 404:
-            return WrongUse(f"{told}. 'get -A' lists what there is.")
+            return Missing(f"{told}. 'get -A' lists what there is.")
         if status in (400, 409, 410, 422):
             return Refused(told or f"refused with status {status}")
         text = told or payload[:200].decode("utf-8", "replace").strip()

@@ -1,6 +1,6 @@
 """A controller's own port in a cluster: ``GET /metrics /healthz``, for whoever can reach it, and nothing else.
 
-What people ask for are objects, so there is no other API here. Probes say that the process answers, never that the API
+What people ask for are objects, so there is no other API here. Health is that the process answers, never that the API
 server does: a controller that is started anew for its sake would forget what it knows.
 """
 

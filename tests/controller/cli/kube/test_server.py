@@ -111,6 +111,48 @@ def test_a_list_is_read_page_by_page(stub: Stub) -> None:
     assert "continue=more" in stub.asked[1][1]
 
 
+ROLLOUTS = "/apis/cohort.dev/v1alpha1/namespaces/shop/canaryrollouts"
+
+
+def listed(*names: str) -> tuple[int, str]:
+    return 200, json.dumps({"items": [{"metadata": {"name": name, "namespace": "shop"}} for name in names]})
+
+
+@pytest.mark.parametrize(
+    ("known", "end"),
+    [
+        (listed("checkout", "cart"), ": did you mean 'checkout'?"),
+        (listed("pay", "cart"), ": there is cart, pay."),
+        (refusal(403, 'User "a" cannot list resource "canaryrollouts"'), "."),
+    ],
+    ids=["near", "others", "who may not list"],
+)
+def test_a_rollout_that_is_not_there(stub: Stub, known: tuple[int, str], end: str) -> None:
+    """The nearest name, or all that there are, as far as one may see them."""
+    stub.answers[f"{ROLLOUTS}/chekout"] = [refusal(404, "not found", name="chekout")]
+    stub.answers[ROLLOUTS] = [known]
+    with pytest.raises(WrongUse) as raised:
+        KubeClient(stub.access()).rollout("shop", "chekout")
+    assert raised.value.message == f"there is no rollout 'chekout' in namespace shop{end}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_missing"),
+    [
+        (refusal(404, 'namespaces "shop" not found', name="shop"), True),
+        (refusal(403, 'User "a" cannot get resource "namespaces"'), False),
+        ((200, "{}"), False),
+    ],
+    ids=["missing", "who may not look", "empty"],
+)
+def test_a_namespace_without_rollouts_may_be_none(stub: Stub, answer: tuple[int, str], is_missing: bool) -> None:
+    """An API server lists what is in a namespace that is not there: nothing."""
+    stub.answers[ROLLOUTS] = [listed()]
+    stub.answers["/api/v1/namespaces/shop"] = [answer]
+    with pytest.raises(WrongUse, match="there is no namespace 'shop'") if is_missing else contextlib.nullcontext():
+        assert KubeClient(stub.access()).rollouts("shop") == []
+
+
 def test_a_watch_whose_past_is_forgotten_reads_anew(stub: Stub) -> None:
     """410: what was before is no longer known; the object is read as it is."""
     path = "/apis/cohort.dev/v1alpha1/namespaces/shop/canaryrollouts"

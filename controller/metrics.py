@@ -13,6 +13,8 @@ from prometheus_client.registry import Collector
 from controller.state import Phase, State
 from controller.status import Status, VerdictStatus
 
+WAITS = ("keys", "cluster")  # its own files; all that it watches, seen once
+
 Shown = tuple[str, State, Status]
 _DECISIONS: tuple[str, ...] = get_args(VerdictStatus.model_fields["decision"].annotation)
 
@@ -28,6 +30,7 @@ class Replica:
         api_age_s: Since the API server last did what it was asked for.
         requests: How many, by method and what came of them.
         watches: How many watches ended, by resource and cause.
+        waits_for: What it cannot begin without, one of `WAITS`; empty: it is at work.
     """
 
     rollout: str
@@ -36,6 +39,7 @@ class Replica:
     api_age_s: float
     requests: Mapping[tuple[str, str], int] = field(default_factory=dict)
     watches: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    waits_for: str = ""
 
 
 class _Rollouts(Collector):
@@ -86,6 +90,10 @@ class _Replicas(Collector):
             gauge = GaugeMetricFamily(f"cohort_controller_{name}", text, labels=["rollout"])
             gauge.add_metric([replica.rollout], value)
             yield gauge
+        waits = GaugeMetricFamily("cohort_controller_waiting", "1 for what is waited for.", labels=["rollout", "on"])
+        for what in WAITS:
+            waits.add_metric([replica.rollout, what], float(what == replica.waits_for))
+        yield waits
         yield self._counter("api_requests", "Requests to the API server.", ("method", "result"), replica.requests)
         yield self._counter("watch_ends", "Watches that ended.", ("resource", "cause"), replica.watches)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,12 +30,12 @@ class Control:
 
     Attributes:
         url: ``https://ADDRESS:8083``.
-        tls: Trusts the installation's own certificate alone.
+        tls: Gives what trusts the installation's own certificate alone; raises `Temporary`.
     """
 
     url: str
     token_file: str
-    tls: ssl.SSLContext
+    tls: Callable[[], ssl.SSLContext]
 
 
 class ProxyClient:
@@ -60,8 +60,8 @@ class ProxyClient:
         socket = proxy.address.removeprefix("unix:")
         is_unix = socket != proxy.address and at is None
         self._base = at.url if at else "http://localhost" if is_unix else proxy.address
-        tls = at.tls if at else True
-        connector = aiohttp.UnixConnector(socket, limit=4) if is_unix else aiohttp.TCPConnector(limit=4, ssl=tls)
+        self._tls = at.tls if at else lambda: True
+        connector = aiohttp.UnixConnector(socket, limit=4) if is_unix else aiohttp.TCPConnector(limit=4)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False, trust_env=False)
 
     async def __aenter__(self) -> ProxyClient:
@@ -160,7 +160,7 @@ class ProxyClient:
             async with (
                 asyncio.timeout(limit_s),
                 self._session.request(
-                    method, self._base + path, data=body, headers=headers, allow_redirects=False
+                    method, self._base + path, data=body, headers=headers, allow_redirects=False, ssl=self._tls()
                 ) as response,
             ):
                 return response.status, await _read(response)
@@ -177,6 +177,8 @@ class ProxyClient:
             token = Path(self._token_file).read_text().strip()
         except OSError as error:
             raise Temporary(f"tokenFile {self._token_file} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            token = ""
         if not token.isascii() or not token.isprintable() or not token:
             raise Temporary(f"tokenFile {self._token_file} has no token of printable characters")
         return {"Authorization": f"Bearer {token}"}

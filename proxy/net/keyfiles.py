@@ -12,23 +12,25 @@ from proxy.keys import KeyFileError, Keys
 MAX_FILE_BYTES = 1024  # a key file has 65
 
 
-def load_keys(directory: str | Path) -> Keys:
+def load_keys(directory: str | Path, *, is_made: bool = True) -> Keys:
     """Read the keys directory and make what is missing: the directory with mode 0700, files with 0600.
 
     Processes that start at once end with the same keys; an existing file is never written.
+
+    Args:
+        directory: Where the files are.
+        is_made: Whether what is missing is made.
 
     Raises:
         KeyFileError: A file cannot be read or made, or has another form; the message names it.
     """
     root = Path(directory)
-    try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise KeyFileError(f"{root}: cannot make the keys directory: {error.strerror}") from None
+    if is_made:
+        _make_directory(root)
     files = {}
     for name in keys.FILE_NAMES:
         content = _read(root / name)
-        if content is None and name in keys.NAMES:
+        if content is None and name in keys.NAMES and is_made:
             _make(root / name)
             content = _read(root / name)
         if content is not None:
@@ -37,6 +39,13 @@ def load_keys(directory: str | Path) -> Keys:
         return keys.parse(files)
     except KeyFileError as error:
         raise KeyFileError(f"{root}/{error}") from None
+
+
+def _make_directory(root: Path) -> None:
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise KeyFileError(f"{root}: cannot make the keys directory: {error.strerror}") from None
 
 
 def _read(path: Path) -> bytes | None:

@@ -166,9 +166,12 @@ class Client:
 
     def _token(self) -> str:
         try:
-            return Path(self._account.token_file).read_text().strip()
+            token = Path(self._account.token_file).read_bytes().strip()
         except OSError as error:
             raise Temporary(f"{self._account.token_file} cannot be read: {error.strerror}") from None
+        if not token or any(not 0x21 <= byte <= 0x7E for byte in token):
+            raise Temporary(f"{self._account.token_file} has no token of printable characters")
+        return token.decode("ascii")
 
     def _current(self) -> ApiClient:
         """The library's client, made anew when the authority on disk is another one."""

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from controller.errors import Temporary
+from controller.net.kube.once import Once
 
 RENEW_SHARE = 2 / 3  # of the duration: as client-go's renewDeadline, 10 s of 15 s
 RETRY_SHARE = 2 / 15  # likewise its retryPeriod, 2 s of 15 s
@@ -69,6 +70,7 @@ class Elector:
         self._until = float("-inf")
         self._seen: tuple[Any, ...] = ()
         self._seen_at = 0.0
+        self._problems = Once()
 
     @property
     def is_held(self) -> bool:
@@ -89,8 +91,9 @@ class Elector:
         was_held, before = self.is_held, self.holder
         try:
             await self._look()
+            self._problems.say("")
         except Temporary as error:
-            log.warning("lease %s: %s", self._name, error)
+            self._problems.say(f"lease {self._name}: {error}")
         if self.is_held != was_held or self.holder != before:
             log.info("lease %s is held by %s", self._name, self.holder or "nobody")
             self._changed()

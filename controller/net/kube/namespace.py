@@ -10,6 +10,7 @@ from typing import Any
 from controller import cluster, endpoints
 from controller.cluster import Behind
 from controller.endpoints import Place
+from controller.net.kube.once import lasting
 from controller.net.kube.pace import Pace
 from controller.net.kube.watch import Source, Watch
 from controller.state import State
@@ -62,7 +63,7 @@ class Namespace:
         """Watch until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for watch in self._watches:
-                tasks.create_task(watch.run(), name="watch")
+                tasks.create_task(lasting("a watch", watch.run), name="watch")
 
     @property
     def is_synced(self) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 from controller.endpoints import Unusable
+from controller.errors import Temporary
 from controller.net.kube.namespace import Namespace
 from controller.net.kube.once import Once
 from controller.net.proxies import Control, ProxyClient
@@ -19,14 +21,45 @@ Connect = Callable[[str, str], ProxyClient]
 def by_control_port(settings: ControllerSettings, kube: Kube) -> Connect:
     """What makes the client of a replica, of its name and the URL of its control port."""
 
+    pinned = Pinned(kube.control_ca(settings.keys_dir))
+
     def connect(name: str, url: str) -> ProxyClient:
-        tls = ssl.create_default_context(cafile=kube.control_ca(settings.keys_dir))
-        tls.check_hostname = False  # the certificate itself is pinned
-        tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        at = Control(url, kube.control_token(settings.keys_dir), tls)
+        at = Control(url, kube.control_token(settings.keys_dir), pinned.context)
         return ProxyClient(settings.proxies[0], is_fed=True, at=at, name=name)
 
     return connect
+
+
+class Pinned:
+    """The certificate that control ports show, read again when its file is another one.
+
+    Args:
+        path: Of the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._content = b""
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """What trusts it and nothing else; raises `Temporary`."""
+        try:
+            content = Path(self._path).read_bytes()
+            if self._context is None or content != self._content:
+                self._context, self._content = _trusting(content), content
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            reason = getattr(error, "strerror", None) or error
+            raise Temporary(f"the certificate of control ports, {self._path}: {reason}") from None
+        return self._context
+
+
+def _trusting(certificate: bytes) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody yet; a default one takes no data for everybody
+    context.load_verify_locations(cadata=certificate.decode("ascii"))
+    context.check_hostname = False  # the certificate itself is pinned
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 class Peers:

@@ -16,7 +16,7 @@ from controller.net.kube.holder import Holder, Means
 from controller.net.kube.lease import Elector
 from controller.net.kube.meter import Meter, Server
 from controller.net.kube.namespace import Namespace
-from controller.net.kube.once import Once
+from controller.net.kube.once import Once, lasting
 from controller.net.kube.peers import Connect, Peers
 from controller.net.proxies import ProxyClient
 from controller.spec import Kube
@@ -87,7 +87,7 @@ class Replica:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._namespace.run(), name="namespace")
-                tasks.create_task(self._elector.run(), name="lease")
+                tasks.create_task(lasting("the Lease", self._elector.run), name="lease")
                 # Each by itself: an abort waits neither for a plan on its way nor for a decision.
                 tasks.create_task(self._forever(self._abort), name="abort")
                 tasks.create_task(self._forever(self._level), name="feed")
@@ -107,6 +107,7 @@ class Replica:
             api_age_s=self._meter.age_s,
             requests=self._meter.requests,
             watches=self._meter.watches,
+            waits_for="" if self._namespace.is_synced else "cluster",
         )
         return metrics.exposition([(engine.key, engine.state, engine.status())] if engine else [], replica)
 

@@ -10,20 +10,23 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from functools import partial
 
-from controller import planner
+from controller import metrics, planner
 from controller.errors import ControllerError, Permanent
 from controller.net.engine import Clocks
 from controller.net.kube import exposition
 from controller.net.kube.client import Account, Client, in_cluster
 from controller.net.kube.holder import Means
+from controller.net.kube.once import Once, lasting
 from controller.net.kube.peers import by_control_port
 from controller.net.kube.replica import Pod, Replica
 from controller.net.proxies import ProxyClient
 from controller.spec import ControllerSettings, Kube
 from proxy.keys import KeyFileError
 from proxy.net.keyfiles import load_keys
+
+KEYS_S = 1.0  # between looks at keys that cannot be read
 
 log = logging.getLogger("cohort.kube")
 
@@ -49,42 +52,67 @@ async def _until_signalled(settings: ControllerSettings, kube: Kube) -> None:
 async def serve(settings: ControllerSettings, kube: Kube, stop: asyncio.Event) -> None:
     """Run a controller until ``stop`` is set.
 
+    Whatever may heal is waited for: files that are not there yet or cannot be read, an API server, its definitions, the
+    own proxy.
+
     Raises:
-        Permanent: It cannot start: it is in no pod, or a key is missing.
+        Permanent: It is in no pod.
     """
-    secrets, account = await _given(settings, kube)
-    means = Means(secrets, Clocks(time.monotonic, time.time), settings.poll_interval)
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(Client(account))
-        replica = Replica(kube, client, pod(settings, kube, os.environ), means, random.random)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                work = [tasks.create_task(replica.run(), name="replica")]
-                if kube.metrics.listen:
-                    work.append(
-                        tasks.create_task(exposition.serve(kube.metrics.listen, replica.metrics), name="metrics")
-                    )
-                await stop.wait()
-                for task in work:
-                    task.cancel()
-        except ExceptionGroup as group:
-            cause: Exception = group
-            while isinstance(cause, ExceptionGroup):
-                cause = cause.exceptions[0]
-            raise cause from group
-
-
-async def _given(settings: ControllerSettings, kube: Kube) -> tuple[Mapping[str, bytes], Account]:
-    """The split secrets by `planner.key_id`, the current one first, and the pod's account; raises `Permanent`."""
     try:
-        keys = await asyncio.to_thread(load_keys, settings.keys_dir)
         account = in_cluster(os.environ, kube.account_dir)
-    except KeyFileError as error:
-        raise Permanent(f"keysDir: {error}") from None
     except ValueError as error:
         raise Permanent(f"--kube: {error}") from None
-    known = [keys.split.current, *([keys.split.previous] if keys.split.previous else [])]
-    return {planner.key_id(secret): secret for secret in known}, account
+    begun = _Begun(settings, kube, account)
+    async with asyncio.TaskGroup() as tasks:
+        work = [tasks.create_task(lasting("the controller", begun.run), name="replica")]
+        if listen := kube.metrics.listen:
+            serving = partial(exposition.serve, listen, begun.metrics)
+            work.append(tasks.create_task(lasting("the metrics' port", serving), name="metrics"))
+        await stop.wait()
+        for task in work:
+            task.cancel()
+
+
+class _Begun:
+    """A replica as soon as there can be one."""
+
+    def __init__(self, settings: ControllerSettings, kube: Kube, account: Account) -> None:
+        self._settings, self._kube, self._account = settings, kube, account
+        self._replica: Replica | None = None
+        self._since = time.monotonic()
+
+    async def run(self) -> None:
+        """Wait for the keys, then work until cancelled."""
+        means = Means(await self._secrets(), Clocks(time.monotonic, time.time), self._settings.poll_interval)
+        async with Client(self._account) as client:
+            here = pod(self._settings, self._kube, os.environ)
+            self._replica = Replica(self._kube, client, here, means, random.random)
+            try:
+                await self._replica.run()
+            finally:
+                self._replica = None
+
+    async def _secrets(self) -> Mapping[str, bytes]:
+        """The split secrets by `planner.key_id`, the current one first."""
+        problems = Once()
+        while True:
+            try:
+                # Never made here: keys of one replica's own would deal its users anew.
+                keys = await asyncio.to_thread(load_keys, self._settings.keys_dir, is_made=False)
+                break
+            except KeyFileError as error:
+                problems.say(f"keysDir: {error}: waiting for it")
+            await asyncio.sleep(KEYS_S)
+        known = [keys.split.current, *([keys.split.previous] if keys.split.previous else [])]
+        return {planner.key_id(secret): secret for secret in known}
+
+    def metrics(self) -> str:
+        """What Prometheus reads."""
+        if self._replica is not None:
+            return self._replica.metrics()
+        waiting_s = time.monotonic() - self._since
+        key = f"{self._kube.namespace}/{self._kube.rollout}"
+        return metrics.exposition([], metrics.Replica(key, False, waiting_s, waiting_s, waits_for="keys"))
 
 
 def pod(settings: ControllerSettings, kube: Kube, env: Mapping[str, str]) -> Pod:

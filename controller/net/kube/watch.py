@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 from controller.errors import Temporary
+from controller.net.kube.once import Once
 from controller.net.kube.pace import Pace
 
 PAGE = 500  # objects in one answer, as kubectl asks
@@ -86,6 +87,7 @@ class Watch:
         self._version = ""
         self._failures = 0
         self._removed: dict[str, str] = {}
+        self._problems = Once()
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -99,7 +101,7 @@ class Watch:
                     log.info("%s: listing anew: %s", self._path, error)
                     self._version = ""
                 else:
-                    log.warning("%s", error)
+                    self._problems.say(str(error))
                 await self._sleep(self._pause(min(float(getattr(error, "after_s", 0.0)), MAX_ASKED_S)))
 
     def _pause(self, asked_s: float) -> float:
@@ -128,6 +130,7 @@ class Watch:
         self._version = str(metadata.get("resourceVersion", ""))
         is_new = found != self.objects or not self.is_synced
         self.objects, self.is_synced = found, True
+        self._problems.say("")
         self._removed.clear()
         if is_new:
             self._changed()
@@ -152,6 +155,7 @@ class Watch:
         self._failures = 0
 
     def _take(self, event: Object) -> None:
+        self._problems.say("")
         kind, item = event.get("type"), event.get("object") or {}
         if kind == "ERROR":
             raise _Broken(int(item.get("code") or 0), f"watch {self._path}: {item.get('message')}")

@@ -26,6 +26,7 @@ from tests.kube.keeper import Keeper
 from tests.kube.tools import find
 
 MANAGER = "kube-controller-manager"
+COMMAND_S = 600.0  # one that waits for pods has a shorter limit of its own
 PATIENCE_S = 120.0  # for what takes three seconds on an idle machine
 PROGRAMS = ("etcd", "kube-apiserver", MANAGER, "kubectl", "helm")
 BRIDGE = "10.99.0.1"  # where pods find the API server
@@ -239,7 +240,7 @@ class Cluster:
             | own,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=COMMAND_S,
         )
 
     def apply(self, *documents: dict[str, Any], namespace: str = "default") -> None:

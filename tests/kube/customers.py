@@ -26,7 +26,7 @@ from loadtest.plans import parse_facts
 from tests.kube.cluster import KubeError
 from tests.kube.pods.session import PodRunner
 
-LEARN_S = 0.2  # between looks at the status
+LEARN_S = 0.4  # between looks at the status
 CLOSE_SHARE = 0.5  # of requests that ask for their connection to end, so that the next one may reach another proxy
 SPREAD_S = 10.0  # how far apart an abort may reach the proxies here; how fast it is, a test of its own tells
 TIMEOUT_S = 60.0  # a machine that does much else is slow, not wrong
@@ -63,7 +63,7 @@ class Customers:
         address: str,
         status: Callable[[], Mapping[str, Any]],
         number: int,
-        think_s: tuple[float, float] = (0.1, 0.5),
+        think_s: tuple[float, float] = (0.2, 0.8),
         journey: str = "/",
         identity: str = "cookie",
     ) -> None:

@@ -6,18 +6,24 @@ One installation for all; each test brings versions of the shop that nobody has 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 
+import aiohttp
 import pytest
 
+from controller.net.kube.actions import KEEP_ACTIONS
 from tests.kube.cluster import Cluster
-from tests.kube.installation import Installation, prepared
+from tests.kube.installation import CANARY, NAME, RELEASE, STABLE, Installation, prepared
 from tests.kube.pods.session import PodRunner
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 USERS = 40
+ACTIONS = "rolloutactions"
 BAD_PERCENT = 40.0
 VERSIONS = (f"v{number}" for number in count(2))
 
@@ -77,3 +83,81 @@ async def test_another_version_in_mid_rollout_starts_afresh(shop: Installation) 
         await users.more(100)
     users.check()
     assert users.users_of(second) == USERS
+
+
+async def test_an_upgrade_and_a_rollback_in_mid_rollout_are_noticed_by_nobody(shop: Installation) -> None:
+    """Every pod is another one afterwards, twice; the rollout stands where it stood, and goes on."""
+    version = next(VERSIONS)
+    async with shop.users(USERS) as users:
+        await users.more(100)
+        await shop.release(version)
+        await shop.until(lambda s: s["weight"]["programmed"] == "20.00" and s["revision"].get("canary") == version)
+        await shop.action("Pause")
+        before, pods = await shop.phase("Paused"), set(shop.proxies())
+        for change in (partial(shop.upgrade, "image.tag=next"), shop.rollback):
+            await change()
+            assert not pods & set(shop.proxies())
+            pods = set(shop.proxies())
+            await users.more(100)
+            users.check()
+        after = await shop.until(lambda s: s["plan"]["current"] == s["plan"]["replicas"] == len(pods))
+        assert after["leader"]["term"] > before["leader"]["term"]
+        assert (after["phase"], after["step"]["index"]) == ("Paused", before["step"]["index"])
+        await shop.action("Resume")
+        await promoted(shop, version)
+        await users.more(100)
+    users.check()
+    assert users.users_of(version) == USERS
+
+
+async def test_no_right_is_refused_and_none_is_granted_in_vain(shop: Installation) -> None:
+    """What the controllers were answered from the installation on, beside the chart's Role."""
+    for _ in range(KEEP_ACTIONS + 2):  # the oldest are removed
+        uid = await shop.action("Pause", revision="unknown")
+        await shop.until(lambda s, uid=uid: any(action["uid"] == uid for action in s.get("actions", ())))
+    await shop.until(lambda _: "delete" in {verb for _, resource, verb in shop.audit()[0] if resource == ACTIONS})
+    used, refused = shop.audit()
+    assert refused == set()
+    assert used == shop.granted()
+
+
+PLAIN = {"stable": {"service": {"name": STABLE}}, "canary": {"service": {"name": CANARY}}}
+LEFT = {("Secret", f"{NAME}-keys"), ("Lease", f"cohort-{NAME}"), ("Pod", f"{NAME}-test")}
+
+
+def left(installation: Installation) -> set[tuple[str, str]]:
+    """Kind and name of whatever cohort has in the namespace; Events end by themselves."""
+    kinds = installation.cluster.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
+    wanted = ",".join(kind for kind in kinds if not kind.startswith("events") and "metrics.k8s.io" not in kind)
+    found = json.loads(installation.space.kubectl("get", wanted, "-o", "json"))["items"]
+    return {(one["kind"], one["metadata"]["name"]) for one in found if NAME in one["metadata"]["name"]}
+
+
+async def test_two_settings_are_enough_for_a_rollout_and_only_what_the_page_says_outlives_it(
+    definitions: Cluster, pods: PodRunner
+) -> None:
+    """With the defaults of the chart; `helm test` sends users through the proxies, who count as none."""
+    with prepared(definitions, pods) as plain:
+        plain.values = {"rollout": dict(PLAIN)}
+        await plain.install()
+        await plain.release("v2")
+        status = await plain.until(lambda s: s["weight"]["programmed"] == "5.00")
+        assert status["revision"]["stable"] != status["revision"]["canary"]
+        told = await asyncio.to_thread(plain.cluster.helm, "test", RELEASE, "-n", plain.namespace, "--logs")
+        assert "ok: no flip, no request lost" in told
+        assert await sources(plain) == {"synthetic"}
+        await plain.uninstall()
+        await asyncio.to_thread(plain.cluster.until, lambda: left(plain) <= LEFT)
+        assert left(plain) == LEFT
+
+
+async def sources(installation: Installation) -> set[str]:
+    """Whose requests the proxies have counted."""
+    found: set[str] = set()
+    async with aiohttp.ClientSession(connector=installation.pods.connector()) as session:
+        for pod in installation.proxies():
+            address = installation.space.pod(pod)["status"]["podIP"]
+            async with session.get(f"http://{address}:8082/metrics") as answer:
+                samples = await answer.text()
+            found |= set(re.findall(r'cohort_requests_total\{[^}]*source="([a-z]+)"[^}]*\} [1-9]', samples))
+    return found

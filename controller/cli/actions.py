@@ -98,10 +98,12 @@ def abort(reason: str | None, **common: Any) -> None:
     Beforehand, for an installation cohort in the namespace shop:
       kubectl -n shop get secret cohort-keys -o go-template='{{.data.control|base64decode}}' > control
       kubectl -n shop get secret cohort-keys -o go-template='{{index .data "tls.crt"|base64decode}}' > tls.crt
-      kubectl -n shop get pods -l app.kubernetes.io/instance=cohort -o wide
+      kubectl -n shop get pods -l app.kubernetes.io/instance=cohort,app.kubernetes.io/component=proxy -o wide
     Then, from a node or a pod, which reach the pods' addresses; or by the name of the control Service:
       cohort abort --direct --token-file control --address 10.0.0.5 --address 10.0.0.6 --reason "errors"
       cohort abort --direct --token-file control --address cohort-control.shop.svc
+    Within one of its pods, by kubectl exec or crictl exec, nothing has to be kept:
+      cohort abort --direct --token-file /etc/cohort/keys/control --address cohort-control
     From elsewhere, while the API server lives, for each pod (with a local port of its own):
       kubectl -n shop port-forward pod/cohort-7d4f 18083:8083
       cohort abort --direct --token-file control --address 127.0.0.1:18083

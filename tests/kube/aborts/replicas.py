@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from tests.kube.installation import NAME, Installation
 STEPS: list[dict[str, Any]] = [{"setWeight": 10}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]
 LOOK_S = 0.005  # between two looks at a proxy that is waited for
 PATIENCE_S = 60.0
+COHORT_PROGRAM = str(Path(sys.executable).parent / "cohort")
 COHORT = (sys.executable, "-c", "import sys; from controller.cli import main; sys.exit(main())")
 
 
@@ -116,6 +118,14 @@ class Replicas:
         for replica in self.all:
             await replica.until(lambda state: state["latch"] is None and state["plan"]["revision"] == version)
         return status
+
+    def direct_within(self, replica: Replica) -> tuple[int, Any]:
+        """Run it in one pod, with what the pod has, on the name of the control Service."""
+        line = ("abort", "--direct", "--token-file=/etc/cohort/keys/control", f"--address={NAME}-control", "-o", "json")
+        enter = ("nsenter", f"--target={replica.process}", "--mount", "--net", "--root", COHORT_PROGRAM)
+        done = subprocess.run((*enter, *line, "--by=bob"), capture_output=True, text=True, check=False)
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
 
     def direct(self, *places: str, options: tuple[str, ...] = ()) -> tuple[int, Any, float]:
         """Run ``cohort abort --direct`` where the pods' addresses are reached.

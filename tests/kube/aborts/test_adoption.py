@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from typing import Any
@@ -59,6 +60,17 @@ async def test_with_the_api_server_dead_direct_aborts_and_is_adopted_afterwards(
     assert status["abort"]["revision"] == "v2"
     await everyone_is_on_stable(replicas)
     assert {(await replica.state())["latch"]["id"] for replica in replicas.all} == ids
+    await replicas.on_trial()
+
+
+async def test_from_within_a_pod_one_name_reaches_every_replica(replicas: Replicas) -> None:
+    """Every pod has the token and the certificate, and the control Service names all replicas."""
+    await replicas.on_trial()
+    code, told = await asyncio.to_thread(replicas.direct_within, replicas.all[0])
+    assert (code, told["latched"]) == (0, 3), told
+    assert {proxy["address"].partition("(")[2][:-1] for proxy in told["proxies"]} == {r.address for r in replicas.all}
+    status = await replicas.shop.until(aborted)
+    assert (status["abort"]["id"], status["abort"]["by"]) == (told["id"], "bob")
     await replicas.on_trial()
 
 

@@ -456,6 +456,21 @@ def test_a_proxy_that_did_not_answer_the_one_between_goes_on_where_it_stood() ->
     assert relay.value("requests") == 130
 
 
+def test_a_proxy_that_had_another_plan_in_between_counts_nothing_twice() -> None:
+    """Where its counters stood is of use once."""
+    relay = Relay(proxies=2)
+    relay.look()
+    relay.serve(5, requests=10)
+    relay.take_over()
+    relay.look()
+    relay.serve(5, requests=10)
+    mine, relay.proxies[0].plan = relay.proxies[0].plan, None
+    relay.look()
+    relay.proxies[0].plan = mine
+    relay.look()
+    assert relay.value("requests") == 150  # the proxy's own second half is gone with its plan
+
+
 def test_nothing_is_left_where_nothing_was_counted() -> None:
     """No proxy has answered yet."""
     assert Relay().evidence.past(100.0) is None

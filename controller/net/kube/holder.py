@@ -24,6 +24,8 @@ from controller.published import Incomplete, publish
 from controller.state import State
 from proxy.plan import Plan
 
+AGAIN_S = 1.0  # until this one takes over anew after deciding has failed: each takeover is a write that all watch
+
 log = logging.getLogger("cohort.kube")
 
 Object = dict[str, Any]
@@ -67,6 +69,7 @@ class Holder:
         self._engine: Engine | None = None
         self._ledger: Ledger | None = None
         self._taken: Object | None = None
+        self._again_at = float("-inf")
         self._problems = Once()
 
     @property
@@ -92,6 +95,8 @@ class Holder:
             if not self._elector.is_held:
                 self._taken = None
                 return
+            if self._means.clocks.monotonic() < self._again_at:
+                return
             await self._begin(rollout, tasks)
         if self._engine is not None and self._ledger is not None:
             await self._supply(self._engine, self._ledger, rollout)
@@ -112,6 +117,7 @@ class Holder:
     def _lose(self, engine: Engine) -> None:
         if self._engine is engine:
             self._engine = self._ledger = self._taken = None
+            self._again_at = self._means.clocks.monotonic() + AGAIN_S
 
     # Taking over
 

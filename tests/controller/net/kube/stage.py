@@ -196,6 +196,7 @@ class Stage:
     Attributes:
         kills: At which writes a process dies; each once.
         writes: Every write that was tried, in words.
+        ahead_s: How far clocks on the wall were put forward.
         seen: By proxy, what its users could see: stable, the revision on trial and its weight, repeats left out.
     """
 
@@ -208,9 +209,10 @@ class Stage:
         self.seen: dict[str, list[tuple[str, str, int]]] = {name: [] for name in self.proxies}
         self.processes: dict[str, Process] = {}
         self.deaths = 0
+        self.ahead_s = 0.0
 
     def wall(self) -> float:
-        return EPOCH + self.loop.time()
+        return EPOCH + self.loop.time() + self.ahead_s
 
     def note(self, name: str) -> None:
         """Write down what users of a proxy can see now."""

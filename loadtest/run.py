@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -37,6 +38,7 @@ from loadtest.users import Client, user_class
 from loadtest.worker import Worker, apart
 
 PLANS_S = 0.5  # how often plans are asked for; a user's next request comes later than that
+TARGET_S = 1.0  # between two looks whether the proxy takes connections
 SPARE_FILES = 200  # descriptors beside those of the users
 SHOWN_FLIPS = 20  # told at once; the summary has more
 
@@ -121,6 +123,7 @@ def _run(options: Options, crowd: Crowd, users: type[User], beside: _Beside) -> 
     environment = Environment(user_classes=[users], host=options.target, stop_timeout=STOP_S)
     running = beside.start(options, crowd)
     if options.master:
+        _wait_for_target(options.target, beside.stop)
         if not Worker(environment, crowd).run(options.master, beside.stop):
             raise OSError(f"no master answered at {options.master}")
         beside.stop.set()
@@ -129,6 +132,14 @@ def _run(options: Options, crowd: Crowd, users: type[User], beside: _Beside) -> 
     gevent.joinall(running)
     if beside.reporter:
         beside.reporter.flush()
+
+
+def _wait_for_target(target: str, stop: Event) -> None:
+    """A worker is often started together with the proxies: what is not there yet has lost no request."""
+    while not stop.is_set():
+        with suppress(OSError), socket.create_connection(parse_target(target), TARGET_S):
+            return
+        stop.wait(TARGET_S)
 
 
 def _run_alone(options: Options, crowd: Crowd, environment: Environment, stop: Event) -> None:

@@ -156,6 +156,16 @@ async def test_waiting_ends_when_told(site: Site) -> None:
     assert (code, summary["faults"]) == (1, ["no request was made"])
 
 
+async def test_a_worker_waits_for_a_proxy_that_is_not_there_yet(site: Site) -> None:
+    """In a cluster both are started at once; no request is lost for that."""
+    port = free()
+    await site.worker("--target", f"http://127.0.0.1:{port}")
+    master = await site.master("--workers", "1", *OFTEN)
+    await told(master, r"0 workers")
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port):
+        await told(master, r"1 workers")
+
+
 async def test_a_port_that_is_taken_is_told(site: Site) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

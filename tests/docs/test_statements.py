@@ -1,4 +1,4 @@
-"""The statements of three pages and their proofs."""
+"""The statements of four pages and their proofs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.docs.statements import ROOT, Statement, is_known, statements
 
-PAGES = ("behaviour", "security", "resources")
+PAGES = ("behaviour", "security", "resources", "failure-modes")
 
 
 def page(name: str) -> str:

@@ -27,7 +27,7 @@ compiled: setup ## the modules that requests pass, in C: half the CPU time; with
 demo: setup ## two versions, the proxy, a rollout and simulated users; Ctrl-C ends all of it
 	$(BIN)/cohort demo
 
-test: setup ## what CI runs, in two processes; ARGS="-k name" narrows it, in one
+test: setup ## what CI runs, in several processes; ARGS="-k name" narrows it, in one
 	sh tests/support/components.sh
 	$(MAKE) --no-print-directory -j2 check compiled
 	$(BIN)/python -m pytest $(or $(ARGS),-p tests.beside)

@@ -1,6 +1,6 @@
-"""``pytest -p tests.beside``: tests that mostly wait for other programs run in a second process meanwhile.
+"""``pytest -p tests.beside``: tests that mostly wait for other programs run in further processes meanwhile.
 
-They are told in the closing line as if they had run here: what the second process reports, this one reports. Whatever
+They are told in the closing line as if they had run here: what the other processes report, this one reports. Whatever
 measures times or costs runs first, by itself.
 """
 
@@ -19,8 +19,19 @@ from typing import IO, Any
 
 import pytest
 
-FILE = "COHORT_TEST_REPORTS"  # where the second process writes what it reports
-BESIDE = ("tests/kube", "tests/image", "tests/test_compiled.py")
+FILE = "COHORT_TEST_REPORTS"  # where another process writes what it reports
+# One process each, with a cluster of its own; of a path that is named twice, what is named more closely goes apart.
+BESIDE = (
+    ("tests/kube", "tests/image"),
+    (
+        "tests/kube/aborts",
+        "tests/kube/faults",
+        "tests/kube/test_gitops.py",
+        "tests/kube/test_install_page.py",
+        "tests/kube/test_installation.py",
+        "tests/kube/test_loadtest.py",
+    ),
+)
 ALONE = "tests/bench"
 PATIENCE_S = 2400.0  # each test has a limit of its own; this is for a process that hangs outside of one
 
@@ -28,7 +39,7 @@ Report = pytest.TestReport | pytest.CollectReport
 
 
 class Teller:
-    """In the second process: writes reports to a file, one JSON document a line."""
+    """In another process: writes reports to a file, one JSON document a line."""
 
     def __init__(self, config: pytest.Config, path: str) -> None:
         self._config = config
@@ -56,10 +67,11 @@ class Teller:
 
 
 class Runner:
-    """In the first process: starts the second one after the measurements, and reports what it did at the end."""
+    """In the first process: starts another one after the measurements, and reports what it did at the end."""
 
-    def __init__(self, config: pytest.Config, paths: tuple[str, ...]) -> None:
+    def __init__(self, config: pytest.Config, paths: tuple[str, ...], others: tuple[str, ...]) -> None:
         self._config, self._paths = config, paths
+        self._apart = [f"--ignore={other}" for other in others if any(Path(other).is_relative_to(one) for one in paths)]
         self._folder = tempfile.TemporaryDirectory(prefix="cohort-beside-")
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] = Path(self._folder.name, "log").open("wb")  # noqa: SIM115  # as long as the process
@@ -86,7 +98,8 @@ class Runner:
         if self._process is None:
             environment = os.environ | {FILE: str(self._reports)}
             # No plugin that keeps files: two processes would write the same ones.
-            command = [sys.executable, "-m", "pytest", "-p", "tests.beside", "-p", "no:cacheprovider", *self._paths]
+            command = [sys.executable, "-m", "pytest", "-p", "tests.beside", "-p", "no:cacheprovider"]
+            command += [*self._apart, *self._paths]
             self._process = subprocess.Popen(
                 command, cwd=self._config.rootpath, env=environment, stdout=self._log, stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -151,13 +164,15 @@ class Runner:
 
 def broken(text: str) -> pytest.TestReport:
     """A failure that no test reported."""
-    where = ("tests/beside.py", None, "the second process")
+    where = ("tests/beside.py", None, "another process")
     return pytest.TestReport("tests/beside.py::process", where, {}, "failed", text, "call")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Be the second process if the first one said so, else the first."""
+    """Be another process if the first one said so, else the first."""
     if path := os.environ.pop(FILE, ""):
         config.pluginmanager.register(Teller(config, path))
-    else:
-        config.pluginmanager.register(Runner(config, BESIDE))
+        return
+    for paths in BESIDE:
+        others = tuple(other for group in BESIDE if group is not paths for other in group)
+        config.pluginmanager.register(Runner(config, paths, others))

@@ -1,4 +1,4 @@
-"""The second process of a whole run, on a suite of its own."""
+"""The further processes of a whole run, on a suite of their own."""
 
 from __future__ import annotations
 
@@ -57,21 +57,23 @@ def test_skips():
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Three folders: one that measures, one for this process, one for the second."""
+    """Folders: one that measures, one for this process, one for the second, and in it one for the third."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     pytester.makeini("[pytest]\naddopts = -p no:locust -ra\n")
-    pytester.makeconftest("from tests import beside\nbeside.BESIDE = ('c',)\nbeside.ALONE = 'a'\n")
+    pytester.makeconftest("from tests import beside\nbeside.BESIDE = (('c',), ('c/d',))\nbeside.ALONE = 'a'\n")
     for folder, text in (("a", HERE), ("b", MEANWHILE), ("c", BESIDE)):
         path = pytester.mkdir(folder) / f"test_{folder}.py"
         path.write_text(text)
+    path = pytester.mkdir("c/d") / "test_d.py"
+    path.write_text("def test_apart():\n    pass\n")
     return pytester
 
 
-def test_both_processes_are_told_as_one(suite: pytest.Pytester) -> None:
-    """Each test once; outcomes, reasons and output of the second process are those of the run; nothing is measured
+def test_all_processes_are_told_as_one(suite: pytest.Pytester) -> None:
+    """Each test once; outcomes, reasons and output of the others are those of the run; nothing is measured
     while it runs."""
     result = suite.runpytest_subprocess("-p", "tests.beside")
-    result.assert_outcomes(passed=4, failed=2, errors=1, skipped=1)
+    result.assert_outcomes(passed=5, failed=2, errors=1, skipped=1)
     for line in ("*said*", "*told here*", "*told there*", "*OSError: at the end*", "SKIPPED*a reason*", "c/test_c.py*"):
         result.stdout.fnmatch_lines([line])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -82,7 +84,7 @@ def test_a_second_process_that_dies_fails_the_run(suite: pytest.Pytester) -> Non
     text = BESIDE + "\ndef test_dies():\n    import os\n    os._exit(0)\n"
     Path(suite.path, "c/test_c.py").write_text(text)
     result = suite.runpytest_subprocess("-p", "tests.beside", "-s")
-    result.assert_outcomes(passed=4, failed=3, errors=1, skipped=1)
+    result.assert_outcomes(passed=5, failed=3, errors=1, skipped=1)
     result.stdout.fnmatch_lines(["c: this process ended with None"])
 
 
@@ -90,6 +92,6 @@ def test_what_cannot_be_collected_there_fails_the_run(suite: pytest.Pytester) ->
     Path(suite.path, "c/test_c.py").write_text("import nothing_of_this_name\n")
     Path(suite.path, "b/test_b.py").write_text("def test_passes():\n    pass\n")
     result = suite.runpytest_subprocess("-p", "tests.beside")
-    result.assert_outcomes(passed=2, failed=1, errors=1)
+    result.assert_outcomes(passed=3, failed=1, errors=1)
     result.stdout.fnmatch_lines(["*nothing_of_this_name*"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED

@@ -15,8 +15,9 @@ from tests.wire.search import Findings, as_case
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 GET = r'["GET /a HTTP/1.1\r\nHost: t\r\n\r\n"]'
-GOOD = f"- {{id: A-1, class: a, sev: must, send: {GET}, expect: [{{status: [200], upstream_sees: 1}}]}}"
-BAD = f"- {{id: A-2, class: a, sev: SEV, send: {GET}, expect: [{{status: [418], upstream_sees: 1}}]}}"
+UP = r'up: ["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"]'  # so they are not run before careless services, too
+GOOD = f"- {{id: A-1, class: a, sev: must, {UP}, send: {GET}, expect: [{{status: [200], upstream_sees: 1}}]}}"
+BAD = f"- {{id: A-2, class: a, sev: SEV, {UP}, send: {GET}, expect: [{{status: [418], upstream_sees: 1}}]}}"
 LATER = f"- {{id: A-3, class: a, sev: must, phase: gateway, send: {GET}, expect: [{{status: [418]}}]}}"
 
 

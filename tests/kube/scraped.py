@@ -80,18 +80,20 @@ class Scraped:
     """Series by their names.
 
     Attributes:
-        labels: Of each series, its labels.
+        labels: Of each series, its labels; ``values`` its value, in the same order.
         declared: Names that are told without a series: counters of what has not happened.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.labels: dict[str, list[dict[str, str]]] = defaultdict(list)
+        self.values: dict[str, list[float]] = defaultdict(list)
         self.declared: set[str] = set()
         for text in texts:
             for family in text_string_to_metric_families(text):
                 self.declared |= set(_names(family.name, family.type))
                 for sample in family.samples:
                     self.labels[sample.name].append(dict(sample.labels))
+                    self.values[sample.name].append(sample.value)
 
     def label_names(self, name: str) -> set[str]:
         """All that a series of this name has."""

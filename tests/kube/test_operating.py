@@ -176,6 +176,9 @@ def test_every_query_is_about_what_the_pods_tell(shop: Installation, trial: str)
     assert len(targets) == 4  # two pods, a proxy and a controller in each
     assert scraped.by_services(shop) == targets
     found = asyncio.run(scraped.scrape(shop, targets))
+    assert sum(found.values["cohort_controller_lease_held"]) == 1
+    assert sum(found.values["cohort_rollout_aborts_total"]) >= 1
+    assert max(found.values["cohort_controller_feed_age_seconds"]) < 60
     board = scraped.dashboard(shop)
     queries = [(target["expr"], target["legendFormat"]) for panel in board["panels"] for target in panel["targets"]]
     queries += [(expression, "") for expression in scraped.rules(shop).values()]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
+from typing import Any
 
 import aiohttp
 import pytest
@@ -108,6 +109,45 @@ async def test_an_upgrade_and_a_rollback_in_mid_rollout_are_noticed_by_nobody(sh
         await users.more(100)
     users.check()
     assert users.users_of(version) == USERS
+
+
+async def test_a_status_of_a_newer_version_stops_nobody_from_being_served(shop: Installation) -> None:
+    """As in an upgrade of cohort, or after its rollback: an older one decides nothing by what it cannot read whole.
+
+    Proxies keep their plans, and when the status can be read again it goes on from there.
+    """
+    version = next(VERSIONS)
+    async with shop.users(USERS) as users:
+        await shop.release(version)
+        await shop.until(lambda s: s["weight"]["programmed"] == "20.00" and s["revision"].get("canary") == version)
+        await shop.action("Pause")
+        known = await shop.phase("Paused")
+        await asyncio.to_thread(write_as_newer, shop, known, "unheardOf")
+        told = "the status is of another version of cohort, nothing is decided"
+        await asyncio.to_thread(shop.cluster.until, lambda: told in shop.told(lines=200))
+        await users.more(100)
+        users.check()
+        assert shop.status["leader"]["identity"] == "newer"
+        await asyncio.to_thread(write_as_newer, shop, known)
+        after = await shop.until(lambda s: s["leader"]["identity"] != "newer")
+        assert (after["phase"], after["step"]["index"]) == ("Paused", known["step"]["index"])
+        await shop.action("Abort")
+        await shop.phase("Aborted")
+        await users.more(100)
+    users.check()
+    assert users.users_of(version) == 0
+
+
+def write_as_newer(shop: Installation, known: dict[str, Any], *fields: str) -> None:
+    """Write the status as a controller of a newer version does that takes over, with fields that it alone knows."""
+    state = json.loads(known["state"])
+    state["document"]["spec"] |= dict.fromkeys(fields, "new")
+    plan = known["plan"] | {"document": known["plan"]["document"] | dict.fromkeys(fields, "new")}
+    leader = {"identity": "newer", "term": shop.status["leader"]["term"] + 1}
+    status = {**known, "state": json.dumps(state), "plan": plan, "leader": leader}
+    path = f"/apis/cohort.dev/v1alpha1/namespaces/{shop.namespace}/canaryrollouts/{NAME}/status"
+    patch = [{"op": "replace", "path": "/status", "value": status}]
+    shop.cluster.call("PATCH", path, patch, "application/json-patch+json")
 
 
 async def test_no_right_is_refused_and_none_is_granted_in_vain(shop: Installation) -> None:

@@ -124,9 +124,10 @@ class Holder:
     async def _begin(self, rollout: Object, tasks: asyncio.TaskGroup) -> None:
         """Take over: the fence first, then the state as the one before has left it."""
         if self._taken is None or self._taken["metadata"]["uid"] != rollout["metadata"]["uid"]:
+            await self._check(rollout)
             self._taken = await take_over(self._api, rollout, self._elector.identity)
         status = self._taken["status"]
-        begun = _parsed(status["state"]) if status.get("state") else None
+        begun = _parsed(status.get("state") or "")
         resolved = self._namespace.resolved(rollout, begun)
         ledger = Ledger(self._api, self._taken, self._elector, self._elector.identity)
         if begun is None:
@@ -136,6 +137,14 @@ class Holder:
         self._ledger, self._engine = ledger, self._made(begun, status, ledger)
         self._running = tasks.create_task(self._work(self._engine), name="engine")
         log.info("deciding for %s, term %s", begun.document.key, status["leader"]["term"])
+
+    async def _check(self, rollout: Object) -> None:
+        """Leave a status that this version cannot read to whoever can, in an upgrade of cohort; raises `Temporary`."""
+        try:
+            _parsed((rollout.get("status") or {}).get("state") or "")
+        except Temporary:
+            await self._elector.give_way()
+            raise
 
     async def _new(self, rollout: Object, resolved: cluster.Resolved, ledger: Ledger) -> State | None:
         """The state of a rollout that was never decided on; None: it cannot begin, as its status says now."""
@@ -195,8 +204,9 @@ class Holder:
             await self._actions.collect(engine)
 
 
-def _parsed(text: str) -> State:
+def _parsed(text: str) -> State | None:
+    """What a status says of the state, None where it says nothing yet; raises `Temporary`."""
     try:
-        return state.parse(text)
+        return state.parse(text) if text else None
     except ValueError as error:
         raise Temporary(f"the status is of another version of cohort, nothing is decided: {error}") from None

@@ -19,6 +19,7 @@ from controller.net.kube.once import Once
 
 RENEW_SHARE = 2 / 3  # of the duration: as client-go's renewDeadline, 10 s of 15 s
 RETRY_SHARE = 2 / 15  # likewise its retryPeriod, 2 s of 15 s
+ASIDE_SHARE = 2.0  # a whole term of another one, and the time that it takes to see that he is gone
 RELEASE_S = 1  # the duration of a Lease that nobody holds
 
 log = logging.getLogger("cohort.kube")
@@ -67,7 +68,7 @@ class Elector:
         self._monotonic = monotonic
         self._wall = wall
         self._changed = changed
-        self._until = float("-inf")
+        self._until = self._aside_until = float("-inf")
         self._seen: tuple[Any, ...] = ()
         self._seen_at = 0.0
         self._problems = Once()
@@ -98,7 +99,14 @@ class Elector:
             log.info("lease %s is held by %s", self._name, self.holder or "nobody")
             self._changed()
 
+    async def give_way(self) -> None:
+        """Give it back, and for a while let others have it: there is something that this one cannot decide on."""
+        self._aside_until = self._monotonic() + self._duration_s * ASIDE_SHARE
+        await self.release()
+
     async def _look(self) -> None:
+        if self._monotonic() < self._aside_until:
+            return
         limit_s = self._duration_s * RETRY_SHARE * 2
         try:
             lease = await self._api.ask("GET", f"{self._collection}/{self._name}", limit_s=limit_s)

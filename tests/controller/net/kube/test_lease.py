@@ -10,7 +10,7 @@ import pytest
 
 from controller.errors import Temporary
 from controller.net.kube.client import ApiRefused
-from controller.net.kube.lease import RENEW_SHARE, RETRY_SHARE, Elector
+from controller.net.kube.lease import ASIDE_SHARE, RENEW_SHARE, RETRY_SHARE, Elector
 
 D = 15
 
@@ -121,6 +121,22 @@ async def test_release_lets_the_next_one_take_it_at_once(server: Server, clock: 
     assert not a.is_held
     await b.look()
     assert b.is_held
+
+
+async def test_who_gives_way_leaves_it_to_others_for_a_while_and_comes_back(server: Server, clock: Clock) -> None:
+    """Two versions of cohort beside each other: one of them can read what there is to decide on."""
+    a, b = elector(server, clock, "a"), elector(server, clock, "b")
+    await a.look()
+    await a.give_way()
+    clock.now += D * ASIDE_SHARE - 0.1
+    await a.look()
+    assert not a.is_held
+    await b.look()
+    assert b.is_held
+    await b.release()
+    clock.now += 0.2
+    await a.look()
+    assert a.is_held
 
 
 async def test_ending_releases(server: Server, clock: Clock) -> None:

@@ -22,7 +22,7 @@ def test_every_statement_names_its_proof(name: str) -> None:
     assert [str(one) for one in statements(page(name)) if one.needs_proof and not one.is_proven] == []
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, "upgrade"])
 def test_every_proof_exists(name: str) -> None:
     """A name that no test has is a claim; one that two have does not say which."""
     assert {proof for one in statements(page(name)) for proof in one.proofs if not is_known(proof)} == set()

@@ -206,12 +206,14 @@ class Engine:
                 self._begin(client)
 
     async def _tick(self) -> None:
+        said = ""
         while True:
             await asyncio.sleep(TICK_S)
             try:
                 await self.apply(Tick())
+                said = ""
             except Temporary as error:
-                log.error("%s: %s", self.key, error)
+                said = self._complain(error, said)
                 await asyncio.sleep(RETRY_S)
             except Exception:  # a task's root: a fault of ours must not take the kill switch away
                 log.exception("%s: a tick failed", self.key)
@@ -220,19 +222,20 @@ class Engine:
     async def _follow(self, client: ProxyClient) -> None:
         """Look at one proxy again and again, and give it what it lacks."""
         wake = self._wake[client.address]
-        catch_up_s = CATCH_UP_S
+        catch_up_s, said = CATCH_UP_S, ""
         while True:
             wake.clear()
             pause_s = self._poll_s
             try:
                 if not await self._level(client):
                     pause_s, catch_up_s = min(pause_s, catch_up_s), catch_up_s * 2
+                said = ""
             except Outranked as error:
                 log.info("%s: %s", client.address, error)
                 await asyncio.sleep(OUTRANKED_S)
                 continue
             except Temporary as error:
-                log.error("%s: %s", self.key, error)
+                said = self._complain(error, said)
             except Exception:  # a task's root: a fault of ours must not take the kill switch away
                 log.exception("%s: a look at %s failed", self.key, client.address)
             try:
@@ -241,6 +244,12 @@ class Engine:
                 catch_up_s = CATCH_UP_S
             except TimeoutError:
                 pass
+
+    def _complain(self, error: Temporary, said: str) -> str:
+        """Tell a problem unless it is the one that was told last; returns it."""
+        if str(error) != said:
+            log.error("%s: %s", self.key, error)
+        return str(error)
 
     async def _level(self, client: ProxyClient) -> bool:
         """Look at a proxy once; latch it, give it the plan and read its counters as need be.

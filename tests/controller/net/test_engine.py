@@ -212,6 +212,30 @@ async def test_a_latch_at_a_proxy_is_taken_over(tmp_path: Path) -> None:
             assert stand.proxies[0].latch is not None
 
 
+async def test_a_latch_that_cannot_be_stored_yet_is_set_at_the_others_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The API server, or the disk, is away for an hour: everyone is on stable, and the log is no waterfall."""
+    async with standing(tmp_path, document(*QUICK)) as stand, stand.engine() as engine:
+        await until(phase_is(engine, Phase.PAUSED))
+        save = Store.save
+
+        def full(self: Store, *args: object) -> None:
+            raise Temporary("the state cannot be stored: disk full")
+
+        monkeypatch.setattr(Store, "save", full)
+        stand.proxies[1].abort("bob", "feedbeef")
+        await until(lambda: stand.proxies[0].latch)
+        looks = stand.admins[1].requests.count("GET /state")
+        await until(lambda: stand.admins[1].requests.count("GET /state") > looks + 10)
+        assert sum("disk full" in record.getMessage() for record in caplog.records) <= 3  # by each that looks
+        assert engine.state.stage is not Stage.ABORTED
+        monkeypatch.setattr(Store, "save", save)
+        await until(lambda: engine.state.stage is Stage.ABORTED)
+        assert engine.state.abort
+        assert engine.state.abort.id == "feedbeef"
+
+
 async def test_counters_of_all_proxies_are_judged(tmp_path: Path) -> None:
     """The provider cohort: a bad canary is rolled back within seconds, with the measurement in the message."""
     doc = document({"setWeight": 50}, {"analysis": {"templates": [{"templateName": "rate"}]}}, {"pause": {}})

@@ -11,7 +11,7 @@ import pytest
 
 from tests.kube.aborts.replicas import Replicas
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # with the installation, beside other work
 
 
 def aborted(status: Any) -> Any:

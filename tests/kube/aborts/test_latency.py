@@ -20,7 +20,7 @@ import pytest
 
 from tests.kube.aborts.replicas import Replicas
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # with the installation, and twice if it has to be
 
 SAMPLES = 30
 BOUNDS_S = {"set weight": 1.0, "abort": 0.5, "abort --direct": 0.2}

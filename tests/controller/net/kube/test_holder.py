@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +21,13 @@ STEPS: list[dict[str, Any]] = [{"setWeight": 10}, {"pause": {}}, {"setWeight": 5
 @pytest.fixture(autouse=True)
 def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "TICK_S", 1.0)
+
+
+@pytest.fixture(autouse=True)
+def nothing_broke(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Faults of ours are caught at the roots of tasks, and would be seen in the log only."""
+    yield
+    assert not [record.getMessage() for record in caplog.get_records("call") if record.exc_info]
 
 
 def staged(test: Callable[[Stage], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -114,7 +121,6 @@ async def test_a_rollout_made_anew_under_its_name_begins_from_nothing(stage: Sta
     before = stage.proxies["cohort-0"].plan
     assert before
     await stage.api.ask("DELETE", ROLLOUT)
-    await asyncio.sleep(3)
     await stage.make("CanaryRollout", "web", spec=spec)
     await stage.until(lambda s: s.get("phase") == "Paused")
     after = stage.proxies["cohort-0"].plan
@@ -124,25 +130,27 @@ async def test_a_rollout_made_anew_under_its_name_begins_from_nothing(stage: Sta
     assert stage.status["leader"]["term"] == 1
 
 
-@staged
-async def test_deciding_that_fails_at_once_is_tried_once_a_second(stage: Stage) -> None:
+def test_deciding_that_fails_at_once_is_tried_once_a_second() -> None:
     """Every takeover is a write that wakes all: without a pause they would chase one another."""
 
-    ask = stage.api.ask
+    async def go() -> None:
+        stage = Stage(2)
+        await stage.prepare(STEPS)
+        ask = stage.api.ask
 
-    async def full(method: str, path: str, body: Any = None, **more: Any) -> Any:
-        if path.endswith("/status") and isinstance(body, list):
-            raise ApiRefused(422, "status: too long")
-        return await ask(method, path, body, **more)
+        async def full(method: str, path: str, body: Any = None, **more: Any) -> Any:
+            if path.endswith("/status") and isinstance(body, list):
+                raise ApiRefused(422, "status: too long")
+            return await ask(method, path, body, **more)
 
-    stage.api.ask = full  # type: ignore[method-assign]
-    term = stage.status["leader"]["term"]
-    await stage.behind("web-canary", "v3-a")
-    stage.processes[stage.status["leader"]["identity"].partition("_")[0]].kill()
-    await asyncio.sleep(30)
-    assert stage.status["leader"]["term"] - term <= 30
-    stage.api.ask = ask  # type: ignore[method-assign]
-    await stage.until(lambda s: s.get("phase") == "Paused" and s["revision"]["canary"] == "v3")
+        stage.api.ask = full  # type: ignore[method-assign]
+        async with stage.controllers():
+            await asyncio.sleep(10)
+            assert 5 <= stage.status["leader"]["term"] <= 12
+            stage.api.ask = ask  # type: ignore[method-assign]
+            await stage.until(lambda s: s.get("phase") == "Healthy", limit_s=5)
+
+    virtual.run(go())
 
 
 @staged

@@ -148,6 +148,8 @@ class FakeApi:
         return after
 
     def _changed_to(self, path: str, before: Object, after: Object) -> Object:
+        if "status" in before:
+            after = {**after, "status": before["status"]}  # a subresource of its own
         if after == before:
             return before
         generation = before["metadata"]["generation"] + (after.get("spec") != before.get("spec"))

@@ -14,7 +14,7 @@ from tests.kube.cluster import PATIENCE_S, Cluster
 from tests.kube.installation import NAME, Installation, prepared
 from tests.kube.pods.session import PodRunner
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 MASTER, WORKERS = f"{NAME}-loadtest-master", f"{NAME}-loadtest"
 METRICS_PORT, PAGE_PORT = 8082, 8089

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 USERS = 40
 ACTIONS = "rolloutactions"
-BAD_PERCENT = 40.0
+BAD_PERCENT = 25.0  # far below half of all, at which the proxies' own breaker would be first
 VERSIONS = (f"v{number}" for number in count(2))
 
 
@@ -65,8 +65,7 @@ async def test_a_bad_version_rolls_itself_back(shop: Installation) -> None:
         status = await shop.phase("Aborted")
         await users.more(200)
     users.check()
-    assert status["abort"]["revision"] == version
-    assert status["abort"]["by"] != "admin", status["abort"]
+    assert (status["abort"]["revision"], status["abort"]["reason"]) == (version, "AnalysisFailed")
     assert users.users_of(version) == 0
     assert 0 < users.errors < 100
 
@@ -80,10 +79,12 @@ async def test_another_version_in_mid_rollout_starts_afresh(shop: Installation) 
         await shop.until(lambda s: s["weight"]["programmed"] == "20.00" and s["revision"].get("canary") == first)
         await users.more(100)
         await shop.release(second)
-        await promoted(shop, second)
+        await shop.until(lambda s: s["weight"]["programmed"] == "20.00" and s["revision"].get("canary") == second)
         await users.more(100)
+        assert users.of(second)
+        await shop.action("Abort")
+        await shop.phase("Aborted")
     users.check()
-    assert users.users_of(second) == USERS
 
 
 async def test_an_upgrade_and_a_rollback_in_mid_rollout_are_noticed_by_nobody(shop: Installation) -> None:
@@ -133,7 +134,7 @@ async def test_a_status_of_a_newer_version_stops_nobody_from_being_served(shop: 
         assert (after["phase"], after["step"]["index"]) == ("Paused", known["step"]["index"])
         await shop.action("Abort")
         await shop.phase("Aborted")
-        await users.more(100)
+        await users.more(200)
     users.check()
     assert users.users_of(version) == 0
 

@@ -278,7 +278,7 @@ def test_a_document_at_its_bounds_is_checked_within_the_budget(definitions: Clus
 def test_every_example_is_taken_with_strict_validation(definitions: Cluster, path: Path) -> None:
     """Those that are for a cluster's readers too: the issue's item 9."""
     for value in yaml.safe_load_all(path.read_text()):
-        if value["kind"] in PLURALS:
+        if value.get("kind") in PLURALS:  # the values of a chart have none
             assert refusal(definitions, value) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,10 @@ from controller.spec import API_VERSION, CanaryRollout, validate_document
 from controller.state import Stage, State
 from controller.version import Version
 from proxy.document import DocumentError
+
+# Bytes as JSON. A plan is to fit into `published.MAX_BYTES`, with endpoints beside its routes; a state, with the
+# document and the templates as they are and as the trial began with them, into `resource.MAX_STATE`.
+MAX_SPEC, MAX_TEMPLATES = 98_304, 131_072
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,25 @@ def read(rollout: Object, templates: Objects) -> Declared:
     files += [_file(template, "AnalysisTemplate") for _, template in sorted(templates.items())]
     metadata = rollout["metadata"]
     found = declared(files, in_cluster=True).get(f"{metadata['namespace']}/{metadata['name']}")
-    return found or Declared(problem=files[0].problem)
+    if found is None or found.document is None:
+        return found or Declared(problem=files[0].problem)
+    problem = _too_large(rollout["spec"], {name: templates[name] for name in found.templates})
+    return Declared(problem=f"{files[0].path}: {problem}") if problem else found
+
+
+def _too_large(spec: Object, templates: Objects) -> str:
+    """Why a status has no room for the plan and the state of a rollout; empty: it has."""
+    largest = max(spec, key=lambda name: _size(spec[name]))
+    if _size(spec) > MAX_SPEC:
+        return f"spec.{largest}: all of spec has {_size(spec)} bytes, and its status has room for {MAX_SPEC}"
+    specs = sum(_size(template.get("spec")) for template in templates.values())
+    if specs > MAX_TEMPLATES:
+        return f"its templates have {specs} bytes, and its status has room for {MAX_TEMPLATES}"
+    return ""
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value))
 
 
 def _file(item: Object, kind: str) -> File:

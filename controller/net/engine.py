@@ -42,7 +42,7 @@ from controller.look import parse_look
 from controller.net.proxies import ProxyClient
 from controller.net.store import Moved, Stored
 from controller.spec import TemplateSpec
-from controller.state import Latch, ProxyView, Stage, State, Trial, serialise
+from controller.state import Abort, Latch, ProxyView, Stage, State, Trial, serialise
 from controller.status import ConditionStatus, Status, WeightStatus
 from controller.version import Version
 from proxy.document import DocumentError, validate
@@ -200,7 +200,7 @@ class Engine:
                 self._put_at[client.address] = now
             known = {view.address: view for view in self.state.views if view.address not in {c.address for c in gone}}
             views = tuple(known.get(client.address) or ProxyView(client.address, now) for client in clients)
-            self.state = replace(self.state, views=views)
+            self.state = replace(self.state, views=views, abort=_among(self.state.abort, views))
         for client in new:
             if self._tasks is not None:
                 self._begin(client)
@@ -561,6 +561,13 @@ class Engine:
             await self._ledger.show(self._moved(self.state, self._stored_text))
             async with self._changed:
                 self._changed.notify_all()
+
+
+def _among(standing: Abort | None, views: Sequence[ProxyView]) -> Abort | None:
+    """An abort, without the failures of proxies that left."""
+    if standing is None:
+        return None
+    return replace(standing, failed=tuple(at for at in standing.failed if at in {view.address for view in views}))
 
 
 def _judged(state: State) -> Trial | None:

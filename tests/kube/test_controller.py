@@ -102,6 +102,7 @@ class Stage:
     @asynccontextmanager
     async def replica(self, name: str) -> AsyncIterator[asyncio.Task[None]]:
         proxy = self.proxies.setdefault(name, FakeProxy())
+        self.behind("web-control", (name, name, "10.99.2.1"))
         async with serving(FakeAdmin(proxy), str(self.folder / f"{name}.sock")) as address, Client(self.account) as api:
             settings = validate(ControllerSettings, {"proxies": [{"address": address}], "pollInterval": "100ms"})
             kube = Kube(namespace=self.namespace, rollout="web", lease_duration=3.0)

@@ -83,10 +83,10 @@ class Feed:
 
     async def _level(self, document: Object) -> None:
         shown = (await self._proxy.state()).get("plan")
-        mine = (document["rollout"]["uid"], document["generation"])
-        is_same = bool(shown and (shown["uid"], shown["generation"]) == mine)
+        plan = complete(document, self._secrets, self._places, 0)
+        is_same = bool(shown and (shown["uid"], shown["generation"]) == (plan.rollout.uid, plan.generation))
         version = int(shown["endpointsVersion"]) if shown and is_same else 0
-        plan = complete(document, self._secrets, self._places, version)
+        plan = plan.model_copy(update={"endpoints_version": version})
         if shown and shown["etag"] == plan.etag:
             if self._monotonic() - self._put_at < CONFIRM_S:
                 return

@@ -21,6 +21,7 @@ WRITE_S = 2.0  # what an abort may have to wait for behind a write that hangs
 CHECKPOINT_S = 5.0  # elapsed time that a crash may lose; each is a write to etcd
 NOTE = 1024  # characters of an Event
 REFUSED = (409, 422)  # another object by now, or the rule of the fence
+TAKEN = "another controller has taken over"  # as that rule says it: `controller.rules`
 
 log = logging.getLogger("cohort.kube")
 
@@ -114,7 +115,6 @@ class Ledger:
         self._lease = lease
         self._reporter = reporter
         self._written: Object = {}
-        self._last: Moved | None = None
 
     async def save(self, moved: Moved) -> None:
         """Store a transition.
@@ -168,7 +168,7 @@ class Ledger:
         try:
             await self._api.ask("PATCH", where, body, kind=JSON_PATCH, limit_s=WRITE_S)
         except ApiRefused as error:
-            if error.status in REFUSED and "leader" in str(error):
+            if error.status in REFUSED and TAKEN in str(error):
                 self.is_fenced = True
                 raise Fenced(str(error)) from None
             raise

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from controller.endpoints import Unusable
+from controller.endpoints import Place, Unusable
 from controller.errors import Temporary
 from controller.net.kube.namespace import Namespace
-from controller.net.kube.once import Once
 from controller.net.proxies import Control, ProxyClient
 from controller.spec import ControllerSettings, Kube
 from controller.version import ServiceRef
@@ -62,6 +63,29 @@ def _trusting(certificate: bytes) -> ssl.SSLContext:
     return context
 
 
+class Unfound(ProxyClient):
+    """Replicas that nobody knows where to ask: nothing advances, as for one that does not answer.
+
+    Args:
+        name: What would tell where they are.
+        problem: Why it does not.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.address = name
+        self.is_fed = True
+        self._putting = asyncio.Lock()
+        self._problem = problem
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    async def _ask(
+        self, method: str, path: str, limit_s: float, body: bytes | None = None, extra: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        raise Temporary(self._problem)
+
+
 class Peers:
     """One client a replica, the same one as long as the replica is there.
 
@@ -81,21 +105,30 @@ class Peers:
         self._connect = connect
         self._others: dict[tuple[str, str], ProxyClient] = {}
         self._gone: list[ProxyClient] = []
-        self._problems = Once()
+        self._unfound: Unfound | None = None
 
     def clients(self) -> list[ProxyClient]:
         """Of all replicas that there are now. Those of before that left are open until `retire`."""
-        try:
-            places = self._namespace.places(self._ref)
-        except Unusable as error:
-            self._problems.say(str(error))
-            places = ()
+        places, problem = self._places()
         wanted = {(place.uid, _url(place.endpoint)): place for place in places if place.pod != self._pod}
         self._gone += [self._others.pop(key) for key in [key for key in self._others if key not in wanted]]
         for key, place in wanted.items():
             if key not in self._others:
                 self._others[key] = self._connect(place.pod or place.uid, key[1])
-        return [self._own, *self._others.values()]
+        if not problem:
+            self._unfound = None
+            return [self._own, *self._others.values()]
+        self._unfound = self._unfound or Unfound(f"Service {self._ref.name}", problem)
+        return [self._own, *self._others.values(), self._unfound]
+
+    def _places(self) -> tuple[tuple[Place, ...], str]:
+        """Where replicas are, and why these may not be all; where this one is not among them, others may lack too."""
+        try:
+            places = self._namespace.places(self._ref)
+        except Unusable as error:
+            return (), str(error)
+        is_known = any(place.pod == self._pod for place in places)
+        return places, "" if is_known else f"its endpoints do not name this replica, {self._pod}"
 
     async def retire(self) -> None:
         """Close the clients of replicas that left, when nobody uses them any more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.endpoints import Place, Unusable
+from controller.errors import Temporary
 from controller.net.kube.peers import Peers
 from controller.net.proxies import ProxyClient
 from controller.spec import Kube
@@ -71,17 +72,34 @@ async def test_a_pod_that_was_replaced_is_another_one(peers: Peers, here: Here) 
     assert not after.is_closed  # type: ignore[attr-defined]
 
 
-async def test_without_its_service_there_is_the_own_proxy(peers: Peers, here: Here) -> None:
-    """And the log says why."""
-    here.problem = "there is no Service web-control"
-    assert [client.address for client in peers.clients()] == ["cohort-0"]
+@pytest.mark.parametrize(
+    "problem", ["there is no Service web-control", "its endpoints do not name this replica, cohort-0"]
+)
+async def test_where_replicas_cannot_be_found_one_that_never_answers_stands_for_them(
+    peers: Peers, here: Here, problem: str
+) -> None:
+    """So nothing advances, and people are told why; what is known of them is asked all the same."""
+    here.problem = problem if "there is" in problem else ""
+    here.found = (place("cohort-1", "10.0.0.2"),)
+    own, *others, unfound = peers.clients()
+    assert [client.address for client in (own, unfound)] == ["cohort-0", "Service web-control"]
+    assert [client.address for client in others] == ([] if here.problem else ["cohort-1"])
+    assert peers.clients()[-1] is unfound
+    for ask in (unfound.state, unfound.stats):
+        with pytest.raises(Temporary, match=problem):
+            await ask()
+    with pytest.raises(Temporary, match=problem):
+        await unfound.abort("1b7e1b7e", "anna", "Requested")
+    here.problem = ""
+    here.found += (place("cohort-0", "10.0.0.1"),)
+    assert [client.address for client in peers.clients()] == ["cohort-0", "cohort-1"]
 
 
 async def test_all_are_closed_at_the_end(peers: Peers, here: Here) -> None:
     """Also those that left and were still in use."""
-    here.found = (place("cohort-1", "10.0.0.2"), place("cohort-2", "10.0.0.3"))
+    here.found = (place("cohort-1", "10.0.0.2"), place("cohort-2", "10.0.0.3"), place("cohort-0", "10.0.0.1"))
     clients = peers.clients()
-    here.found = here.found[:1]
+    here.found = here.found[::2]
     peers.clients()
     await peers.close()
     assert all(client.is_closed for client in clients)  # type: ignore[attr-defined]

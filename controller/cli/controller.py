@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -15,13 +16,17 @@ if TYPE_CHECKING:
     from controller.spec import ControllerSettings, Kube
 
 
+RESPAWN = "--respawn"
+
+
 @click.command()
 @click.option("--config", "--settings", required=True, metavar="FILE", help="A ControllerSettings document.")
 @click.option("--kube", is_flag=True, help="In a cluster: beside one proxy, for one CanaryRollout.")
 @click.option("--namespace", metavar="NAME", help="With --kube: of the rollout.  [default: kube.namespace in FILE]")
 @click.option("--rollout", metavar="NAME", help="With --kube: its name.  [default: kube.rollout in FILE]")
 @click.option("--check", is_flag=True, help="Check FILE and the rollouts that it names, and end.")
-def command(config: str, kube: bool, namespace: str | None, rollout: str | None, check: bool) -> None:
+@click.option(RESPAWN, is_flag=True, help="With --kube: as a child process, started again when it was killed.")
+def command(config: str, kube: bool, namespace: str | None, rollout: str | None, check: bool, respawn: bool) -> None:
     """Run the controller: it reads the rollouts' folder, feeds the proxies and steps the rollouts until SIGTERM.
 
     Paths in FILE are relative to its own folder. With --check nothing is started: exits with 0 if the settings and all
@@ -33,9 +38,12 @@ def command(config: str, kube: bool, namespace: str | None, rollout: str | None,
       cohort controller --config controller.yaml
       cohort controller --kube --namespace shop --rollout checkout --settings controller.yaml
     """
+    if not kube and (namespace or rollout or respawn):
+        raise WrongUse("--namespace, --rollout and --respawn go with --kube.")
+    if respawn and not check:
+        words = [sys.executable, *(word for word in sys.orig_argv[1:] if word != RESPAWN)]
+        sys.exit(importlib.import_module("controller.net.kube.parent").keep(words))
     settings = _settings(config)
-    if not kube and (namespace or rollout):
-        raise WrongUse("--namespace and --rollout go with --kube.")
     place = _place(settings, namespace, rollout) if kube else None
     folder = os.path.dirname(os.path.abspath(config))
     if check and place:

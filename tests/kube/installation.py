@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from tests.chart.schema import CHART
@@ -229,8 +230,15 @@ class Installation:
         return str(self.cluster.call("GET", path)["spec"].get("holderIdentity") or "").rpartition("_")[0]
 
     def controller_pid(self, pod: str) -> int:
-        """Process 1 of a pod's controller, as this machine counts."""
+        """Process 1 of a pod's controller, as this machine counts: it starts `controller_worker` again."""
         return self.pods.processes(self.namespace)[pod]["controller"]
+
+    def controller_worker(self, pod: str) -> int:
+        """The process that does a controller's work; 0: there is none now."""
+        first = self.pods.processes(self.namespace).get(pod, {}).get("controller", 0)
+        with contextlib.suppress(OSError):
+            return next((int(one) for one in Path(f"/proc/{first}/task/{first}/children").read_text().split()), 0)
+        return 0
 
     def proxy_pid(self, pod: str) -> int:
         """The same for its proxy."""

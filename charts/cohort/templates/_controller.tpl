@@ -19,6 +19,7 @@ controller that hangs is for the next holder of the Lease, and for an alert on t
   args:
     - controller
     - --kube
+    - --respawn # a container that ends would take the pod, whose proxy serves on, out of the Service
     - --namespace={{ .Release.Namespace }}
     - --rollout={{ include "cohort.rolloutName" . }}
     - --settings=/etc/cohort/config/controller.yaml

@@ -143,11 +143,12 @@ class Replicas:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """While the block runs every controller is stopped where it is."""
-        for replica in self.all:
-            os.kill(replica.controller, signal.SIGSTOP)
+        workers = [self.shop.controller_worker(replica.pod) for replica in self.all]
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
         try:
             yield
         finally:
-            for replica in self.all:
+            for worker in workers:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(replica.controller, signal.SIGCONT)
+                    os.kill(worker, signal.SIGCONT)

@@ -11,7 +11,7 @@ from tests.kube.faults.trace import Trace
 STEPS = [1000, 5000]
 
 
-def rollout(version: int, generation: int, weight: int, trial: str = "v2", **status: Any) -> Any:
+def rollout(version: int, generation: int, weight: int, trial: Any = "v2", **status: Any) -> Any:
     arms = [{"name": "stable"}, {"name": "canary", "revision": trial, "weightBp": weight}][: 2 if trial else 1]
     plan = {"generation": generation, "digest": f"d{generation}{weight}", "document": {"arms": arms}}
     return {"metadata": {"resourceVersion": str(version)}, "status": {"phase": "Progressing", "plan": plan} | status}
@@ -45,6 +45,13 @@ def test_an_abort_and_another_try() -> None:
     made = trace(*WHOLE[:3], rollout(8, 4, 0, **ABORTED), rollout(9, 5, 1000), rollout(10, 6, 5000))
     assert made.problems() == []
     assert made.aborts == ["a1"]
+
+
+def test_a_weight_that_somebody_asked_for() -> None:
+    made = trace(*WHOLE[:2], rollout(8, 4, 700))
+    assert made.problems()
+    made.asked.add(700)
+    assert made.problems() == []
 
 
 def test_a_new_revision_in_mid_rollout() -> None:

@@ -61,12 +61,16 @@ def read(rollout: Mapping[str, Any]) -> Plan | None:
 class Trace:
     """Everything that was published, however it was learnt, in the API server's order.
 
+    Attributes:
+        asked: Weights that somebody has asked for, in basis points.
+
     Args:
         weights: Of the steps, in basis points, in their order.
     """
 
     def __init__(self, weights: Sequence[int]) -> None:
         self._next = {(before, after) for before, after in itertools.pairwise([0, *weights, ALL_BP])}
+        self.asked: set[int] = set()
         self._plans: dict[int, Plan] = {}
 
     def add(self, rollout: Mapping[str, Any]) -> None:
@@ -114,6 +118,8 @@ class Trace:
             return True
         if after.abort:
             return after.weight_bp == 0
+        if after.weight_bp in self.asked:
+            return True
         return (before.weight_bp, after.weight_bp) in self._next or (before.weight_bp, after.weight_bp) == (ALL_BP, 0)
 
     def foreign(self, served: Iterable[tuple[int, str]]) -> list[tuple[int, str]]:

@@ -1,7 +1,7 @@
-"""A rollout through every fault of a cluster, on a real API server with real proxies and controllers as pods.
+"""A rollout through the death of those who decide, on a real API server with real proxies and controllers as pods.
 
-One installation for all. Users come all the time; what must hold is checked at the end of each test, by oracles that
-`test_writers`, `test_trace` and `test_aborts` show to be able to fail.
+Users come all the time; what must hold is checked at the end, by oracles that `test_writers`, `test_trace` and
+`test_aborts` show to be able to fail. The other scenes take minutes: ``python -m tests.kube.faults``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,3 @@ def shop(definitions: Cluster, pods: PodRunner) -> Iterator[Installation]:
 
 async def test_a_rollout_whose_holder_is_killed_20_times_goes_as_decided(shop: Installation) -> None:
     await scenes.killed(shop, "v2", SEED)
-
-
-async def test_an_abort_holds_whatever_breaks_at_that_moment(shop: Installation) -> None:
-    await scenes.aborted(shop, "v3", SEED)

@@ -235,10 +235,7 @@ class Installation:
 
     def controller_worker(self, pod: str) -> int:
         """The process that does a controller's work; 0: there is none now."""
-        first = self.pods.processes(self.namespace).get(pod, {}).get("controller", 0)
-        with contextlib.suppress(OSError):
-            return next((int(one) for one in Path(f"/proc/{first}/task/{first}/children").read_text().split()), 0)
-        return 0
+        return worker(self.pods.processes(self.namespace).get(pod, {}).get("controller", 0))
 
     def proxy_pid(self, pod: str) -> int:
         """The same for its proxy."""
@@ -269,6 +266,13 @@ class Installation:
         """What the chart's Role grants it."""
         path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.namespace}/roles/{NAME}"
         return rights.granted(self.cluster.call("GET", path)["rules"])
+
+
+def worker(first: int) -> int:
+    """The child of a controller's process 1, which does its work; 0: there is none now."""
+    with contextlib.suppress(OSError):
+        return next((int(one) for one in Path(f"/proc/{first}/task/{first}/children").read_text().split()), 0)
+    return 0
 
 
 @contextlib.contextmanager

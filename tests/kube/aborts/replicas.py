@@ -18,7 +18,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.kube.installation import NAME, Installation
+from tests.kube.installation import NAME, Installation, worker
 
 STEPS: list[dict[str, Any]] = [{"setWeight": 10}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]
 LOOK_S = 0.005  # between two looks at a proxy that is waited for
@@ -143,12 +143,12 @@ class Replicas:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """While the block runs every controller is stopped where it is."""
-        workers = [self.shop.controller_worker(replica.pod) for replica in self.all]
-        for worker in workers:
-            os.kill(worker, signal.SIGSTOP)
+        pids = [worker(replica.controller) for replica in self.all]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            for worker in workers:
+            for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker, signal.SIGCONT)
+                    os.kill(pid, signal.SIGCONT)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ class Replicas:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """While the block runs every controller is stopped where it is."""
-        pids = [worker(replica.controller) for replica in self.all]
+        pids = [self.shop.cluster.until(partial(worker, replica.controller)) for replica in self.all]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:

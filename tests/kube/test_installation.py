@@ -38,7 +38,7 @@ def shop(definitions: Cluster, pods: PodRunner) -> Iterator[Installation]:
 
 async def promoted(shop: Installation, version: str) -> None:
     """What a team does when its version is good: it deploys it where stable is."""
-    await shop.phase("Promoting")
+    await shop.until(lambda s: s["phase"] == "Promoting" and s["revision"].get("canary") == version)
     await shop.promote_stable(version)
     await shop.until(lambda s: s["phase"] == "Healthy" and s["revision"]["stable"] == version)
 

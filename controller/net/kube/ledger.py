@@ -20,6 +20,7 @@ from controller.net.store import Moved
 WRITE_S = 2.0  # what an abort may have to wait for behind a write that hangs
 CHECKPOINT_S = 5.0  # elapsed time that a crash may lose; each is a write to etcd
 NOTE = 1024  # characters of an Event
+SERVER_ERROR = 500  # from here on a write may have been carried out
 REFUSED = (409, 422)  # another object by now, or the rule of the fence
 TAKEN = "another controller has taken over"  # as that rule says it: `controller.rules`
 
@@ -53,7 +54,7 @@ class Permission(Protocol):
 
 
 class Fenced(Temporary):
-    """Somebody else has taken over."""
+    """What is stored is not what this one has decided on: somebody else has taken over, or a lost write arrived."""
 
 
 def path(namespace: str, name: str) -> str:
@@ -87,7 +88,8 @@ class Ledger:
 
     Attributes:
         checkpoint_s: How often elapsed time alone is stored.
-        is_fenced: Whether somebody else has taken over: then nothing is written any more.
+        is_fenced: Whether somebody else has taken over, or a write whose answer was lost was carried out after all: then
+            nothing is written any more, and who may decide takes over anew.
         uid: Of the resource.
         generation: Of the document that the rollout is at, as the API server counts.
 
@@ -115,6 +117,8 @@ class Ledger:
         self._lease = lease
         self._reporter = reporter
         self._written: Object = {}
+        self._state = rollout["status"].get("state")  # as last known to be stored
+        self._is_in_doubt = False  # whether the answer to a write was lost, so that it may have been carried out
 
     async def save(self, moved: Moved) -> None:
         """Store a transition.
@@ -162,17 +166,25 @@ class Ledger:
             return
         body = [
             {"op": "test", "path": "/metadata/uid", "value": self._metadata["uid"]},
+            # What was decided since stands on what was stored before: a plan's number is never given out twice.
+            *([{"op": "test", "path": "/status/state", "value": self._state}] if self._is_in_doubt else []),
             {"op": "add", "path": "/status", "value": status},
         ]
         where = path(self._metadata["namespace"], self._metadata["name"])
         try:
             await self._api.ask("PATCH", where, body, kind=JSON_PATCH, limit_s=WRITE_S)
-        except ApiRefused as error:
-            if error.status in REFUSED and TAKEN in str(error):
-                self.is_fenced = True
-                raise Fenced(str(error)) from None
+        except Temporary as error:
+            self._refused(error)
             raise
-        self._written = status
+        self._written, self._state, self._is_in_doubt = status, status.get("state"), False
+
+    def _refused(self, error: Temporary) -> None:
+        """What a write that failed means for those to come; raises `Fenced` where deciding has to begin anew."""
+        if not isinstance(error, ApiRefused) or error.status >= SERVER_ERROR:
+            self._is_in_doubt = True
+        elif error.status in REFUSED and (self._is_in_doubt or TAKEN in str(error)):
+            self.is_fenced = True
+            raise Fenced(str(error)) from None
 
     def _status(self, moved: Moved) -> Object:
         status: Object = moved.status.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -27,13 +27,17 @@ class Broken(FakeApi):
     """An API server that cannot be reached while it is told so."""
 
     is_up = True
+    is_answer_lost = False
     asked = 0
 
     async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> dict[str, Any]:
         self.asked += 1
         if not self.is_up:
             raise Temporary("no answer")
-        return await super().ask(method, path, body, **more)
+        answer = await super().ask(method, path, body, **more)
+        if self.is_answer_lost:
+            raise Temporary("the connection was lost")
+        return answer
 
 
 class Kept:
@@ -125,6 +129,34 @@ async def test_a_plan_of_an_earlier_number_is_refused_and_is_no_fence(it: Kept) 
     assert not it.ledger.is_fenced
     await it.ledger.save(moved("3", generation=5))
     assert it.status["state"] == "3"
+
+
+@kept
+async def test_nothing_else_is_decided_on_top_of_a_write_whose_answer_was_lost(it: Kept) -> None:
+    """It was carried out, and its plan has been published: another plan of that number must not follow it."""
+    await it.ledger.save(moved("1"))
+    it.api.is_answer_lost = True
+    with pytest.raises(Temporary):
+        await it.ledger.save(moved("2", generation=2))
+    it.api.is_answer_lost = False
+    assert not it.ledger.is_fenced  # not known yet; it goes on judging
+    with pytest.raises(Fenced):
+        await it.ledger.save(moved("other", generation=2))
+    assert it.ledger.is_fenced
+    assert (it.status["state"], it.status["plan"]["generation"]) == ("2", 2)
+
+
+@kept
+async def test_a_write_that_was_lost_on_its_way_costs_nothing(it: Kept) -> None:
+    """Of the first state, of a later one, and with checkpoints meanwhile that were lost too."""
+    for before in ("1", "3"):
+        it.api.is_up = False
+        with pytest.raises(Temporary):
+            await it.ledger.save(moved(before))
+        await it.ledger.save(moved(before + "a", is_quiet=True))
+        it.api.is_up = True
+        await it.ledger.save(moved(before))
+        assert it.status["state"] == before
 
 
 @kept

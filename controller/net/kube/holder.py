@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from controller import cluster, state
@@ -131,7 +131,7 @@ class Holder:
         resolved = self._namespace.resolved(rollout, begun)
         ledger = Ledger(self._api, self._taken, self._elector, self._elector.identity)
         if begun is None:
-            begun = await self._new(rollout, resolved, ledger)
+            begun = await self._new(rollout, resolved, ledger, (status.get("plan") or {}).get("generation") or 0)
         if begun is None:
             return
         self._ledger, self._engine = ledger, self._made(begun, status, ledger)
@@ -146,12 +146,17 @@ class Holder:
             await self._elector.give_way()
             raise
 
-    async def _new(self, rollout: Object, resolved: cluster.Resolved, ledger: Ledger) -> State | None:
-        """The state of a rollout that was never decided on; None: it cannot begin, as its status says now."""
+    async def _new(self, rollout: Object, resolved: cluster.Resolved, ledger: Ledger, generation: int) -> State | None:
+        """The state of a rollout that was never decided on, or of which that was lost: the numbers of plans go on.
+
+        Returns:
+            None: it cannot begin, as its status says now.
+        """
         if resolved.found.document is None:
             await ledger.refuse(resolved.reason, resolved.found.problem, rollout, self._means.clocks.wall())
             return None
-        return state.new(resolved.found.document, resolved.found.templates, str(rollout["metadata"]["uid"]))
+        begun = state.new(resolved.found.document, resolved.found.templates, str(rollout["metadata"]["uid"]))
+        return replace(begun, generation=generation)
 
     def _made(self, begun: State, status: Object, ledger: Ledger) -> Engine:
         conditions = json.dumps(status.get("conditions") or [])

@@ -114,6 +114,7 @@ class Ledger:
         self._api = api
         self._metadata: Mapping[str, Any] = rollout["metadata"]
         self._leader = rollout["status"]["leader"]
+        self._plan: Object = rollout["status"].get("plan") or {}  # stays until there is another: its number never falls
         self._lease = lease
         self._reporter = reporter
         self._written: Object = {}
@@ -192,6 +193,10 @@ class Ledger:
         status |= {"leader": self._leader, "state": moved.stored.state, "observedGeneration": self.generation}
         if moved.stored.evidence:
             status["evidence"] = moved.stored.evidence
+        if "plan" in status:
+            self._plan = {}
+        elif self._plan:
+            status["plan"] = self._plan
         for condition in status.get("conditions", ()):
             condition["observedGeneration"] = self.generation
         if moved.plan and moved.document:

@@ -192,3 +192,27 @@ def test_a_lease_that_is_gone_or_names_nobody_known_changes_nothing() -> None:
         assert terms == sorted(terms)
 
     played(during)
+
+
+@pytest.mark.parametrize("are_proxies_new", [False, True])
+@pytest.mark.parametrize("lost", ["no state", "garbage, and then no state"])
+def test_a_state_that_was_lost_while_nobody_decided_is_made_anew(lost: str, are_proxies_new: bool) -> None:
+    async def play() -> None:
+        stage = Stage(2)
+        await stage.prepare(STEPS)
+        async with stage.controllers():
+            await stage.until(lambda s: s.get("phase") == "Healthy" and s["plan"]["current"] == 2)
+            await stage.behind("web-canary", "v2-a")
+            before = await stage.until(lambda s: s["phase"] == "Paused" and s["plan"]["current"] == 2)
+        await edited(stage, state=None if lost == "no state" else "garbage")
+        for proxy in stage.proxies.values() if are_proxies_new else ():
+            proxy.plan = None
+        async with stage.controllers():
+            if lost != "no state":
+                await asyncio.sleep(20)
+                assert stage.status["plan"] == before["plan"]
+                await edited(stage, state=None)
+            await stage.until(lambda s: s["plan"]["generation"] > before["plan"]["generation"])
+            await stage.until(lambda s: s["phase"] == "Paused" and s["plan"]["current"] == 2)
+
+    virtual.run(play())

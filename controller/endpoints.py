@@ -99,7 +99,7 @@ def _places(each: Object, port_name: str) -> list[Place]:
     ]
     found = []
     for entry in each.get("endpoints") or ():
-        addresses = entry.get("addresses") or ()
+        addresses = [address for address in (entry.get("addresses") or ())[:1] if _is_address(address)]
         conditions = entry.get("conditions") or {}
         is_ready = conditions.get("ready") is not False
         # Absent conditions mean unknown, which the API asks to read as true; serving follows ready then.
@@ -114,6 +114,14 @@ def _places(each: Object, port_name: str) -> list[Place]:
                 name = str(target.get("name") or "") if is_pod else ""
                 found.append(Place(uid, name, Endpoint(address=addresses[0], port=port), is_ready))
     return found
+
+
+def _is_address(text: Any) -> bool:
+    """Whether it is one for certain: the API server lets leading zeros pass, which some read as octal."""
+    try:
+        return bool(ipaddress.ip_address(text))
+    except ValueError:
+        return False
 
 
 def _once(found: Iterable[Place]) -> tuple[Place, ...]:

@@ -38,6 +38,11 @@ def test_all_slices_of_a_service_count_and_a_pod_in_two_of_them_counts_once() ->
     assert found(first, second) == ["10.0.0.1:8080", "10.0.0.2:8080"]
 
 
+def test_an_address_that_cannot_be_read_for_certain_is_left_out() -> None:
+    """The API server takes leading zeros, with a warning."""
+    assert found(piece(entry("a", "10.0.0.01"), entry("b", "10.0.0.2"))) == ["10.0.0.2:8080"]
+
+
 def test_slices_of_other_services_do_not_count() -> None:
     other = piece(entry("a", "10.0.0.1"))
     other["metadata"] = {"labels": {"kubernetes.io/service-name": "other"}}

@@ -51,9 +51,10 @@ async def exchanges(api: Api, namespace: str) -> dict[str, Any]:
     made = await api.ask("POST", rollouts, {**kind, "metadata": {"name": "web"}, "spec": SPEC})
     uid = made["metadata"]["uid"]
 
-    async def write(value: Any, of: str = uid) -> int:
+    async def write(value: Any, of: str = uid, **known: Any) -> int:
         body = [
             {"op": "test", "path": "/metadata/uid", "value": of},
+            *({"op": "test", "path": f"/status/{name}", "value": text} for name, text in known.items()),
             {"op": "add", "path": "/status", "value": value},
         ]
         return await code(api.ask("PATCH", f"{web}/status", body, kind=JSON_PATCH))
@@ -70,6 +71,11 @@ async def exchanges(api: Api, namespace: str) -> dict[str, Any]:
     found["same"] = await write(status(1, "a", 1))
     found["no change, no version"] = (await api.ask("GET", web))["metadata"]["resourceVersion"] == version
     found["another uid"] = await write(status(1, "a", 2), "00000000-0000-4000-8000-000000000000")
+    found["state"] = [
+        await write({**status(1, "a", 1), "state": "one"}, state=None),
+        await write({**status(1, "a", 1), "state": "two"}, state="one"),
+        await write({**status(1, "a", 1), "state": "three"}, state="one"),
+    ]
     found["falls"] = await write(status(1, "a", 0))
     found["another of this term"] = await write(status(1, "b", 1))
     found["next term"] = await write(status(2, "b", 1))
@@ -122,3 +128,4 @@ async def test_both_answer_alike(definitions: Cluster, namespace: str, tmp_path:
         real = await exchanges(client, namespace)
     assert await exchanges(FakeApi(lambda: 0.0), namespace) == real
     assert (real["overtaken"], real["falls"], real["stale"], real["lost"]) == (422, 422, 409, 409)
+    assert real["state"] == [200, 200, 422]

@@ -88,8 +88,8 @@ class Ledger:
 
     Attributes:
         checkpoint_s: How often elapsed time alone is stored.
-        is_fenced: Whether somebody else has taken over, or a write whose answer was lost was carried out after all: then
-            nothing is written any more, and who may decide takes over anew.
+        is_fenced: Whether somebody else has taken over, or a write whose answer was lost was carried out after all:
+            then nothing is written any more, and who may decide takes over anew.
         uid: Of the resource.
         generation: Of the document that the rollout is at, as the API server counts.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -45,28 +46,35 @@ class Witness:
         self.latches: dict[str, str] = {}
         self._installation = installation
         self._pids: dict[str, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
 
     @contextlib.asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
         """While the block runs."""
         works = (self._published(), self._follow_pods(), self._look())
-        tasks = [asyncio.create_task(work) for work in works]
+        self._tasks = [asyncio.create_task(work) for work in works]
         try:
             yield
-            for task in tasks:
-                if task.done():
-                    task.result()  # a witness that has fallen asleep has seen nothing
+            self._is_awake()
         finally:
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def latched(self, among: Sequence[str] = (), patience_s: float = 60.0) -> float:
         """Wait until the proxies of these pods, or of all, have a latch; when that was seen."""
-        async with asyncio.timeout(patience_s):
-            while not (names := among or [*self._pids]) or not all(self.latches.get(name) for name in names):
-                await asyncio.sleep(LOOK_S / 2)
+        deadline = time.monotonic() + patience_s
+        while not (names := among or [*self._pids]) or not all(self.latches.get(name) for name in names):
+            self._is_awake()
+            assert time.monotonic() < deadline, f"no latch at all of {names} within {patience_s:.0f} s: {self.latches}"
+            await asyncio.sleep(LOOK_S / 2)
         return time.monotonic()
+
+    def _is_awake(self) -> None:
+        """Raise what has put a witness to sleep: it would have seen nothing from then on."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
 
     async def abort(self, pod: str) -> None:
         """Abort at one proxy, as whoever has a shell there."""
@@ -89,7 +97,7 @@ class Witness:
     async def _follow_pods(self) -> None:
         """Which pods there are; while the API server is away, those that there were."""
         while True:
-            with contextlib.suppress(OSError, KubeError):
+            with contextlib.suppress(OSError, KubeError, http.client.HTTPException):
                 pods = await asyncio.to_thread(self._installation.proxies)
                 found = await asyncio.to_thread(self._installation.pods.processes, self._installation.namespace)
                 self._pids = {pod: found[pod]["proxy"] for pod in pods if "proxy" in found.get(pod, {})}
@@ -104,8 +112,9 @@ class Witness:
     async def _look_at(self, pod: str, pid: int) -> None:
         try:
             async with _session(pid) as session, session.get("http://localhost/state") as answer:
+                answer.raise_for_status()
                 state = await answer.json()
-        except (aiohttp.ClientError, OSError):  # it has just begun, or is about to end
+        except (aiohttp.ClientError, OSError):  # it has just begun, is about to end, or has too much to do
             self.latches.pop(pod, None)
             return
         plan, latch = state["plan"], state["latch"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.faults import certificates, control, life, machine, names, poison, renewal, steering, upstreams
+from tests.faults import certificates, cluster, control, life, machine, names, poison, renewal, steering, upstreams
 from tests.faults.run import Fault
 
-_MODULES = (certificates, control, life, machine, names, poison, renewal, steering, upstreams)
+_MODULES = (certificates, cluster, control, life, machine, names, poison, renewal, steering, upstreams)
 FAULTS: dict[str, Fault] = dict(sorted(item for module in _MODULES for item in module.FAULTS.items()))

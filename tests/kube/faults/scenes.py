@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 from tests.kube.faults.stage import Stage, stage
@@ -72,6 +73,10 @@ async def _frozen(on: Stage) -> None:
         if refused := await on.frozen_while_it_writes():
             break
     assert refused, "no write of a former holder has arrived"
+    async with contextlib.AsyncExitStack() as thawed:
+        await thawed.enter_async_context(on.frozen())
+        async with on.aborted("the holder was frozen past its Lease"):
+            await thawed.aclose()
 
 
 async def _rolled(on: Stage) -> None:

@@ -186,6 +186,18 @@ class Stage:
                 await asyncio.to_thread(cluster.compact)
             await asyncio.to_thread(cluster.start_api)
 
+    @contextlib.asynccontextmanager
+    async def frozen(self) -> AsyncIterator[None]:
+        """With the former holder stopped while the block runs, and another one in its place."""
+        _, pid = await self.holder()
+        term = self.shop.status["leader"]["term"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            await self._taken_over(term)
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     async def frozen_while_it_writes(self) -> int:
         """Stop the holder past its Lease with a write on its way, which arrives when another one has taken over.
 

@@ -56,7 +56,13 @@ class Controller:
             "keysDir": str(keys),
             "proxies": [{"address": proxy.address}],
             "pollInterval": "200ms",
-            "kube": {"namespace": "shop", "rollout": "checkout", "leaseDuration": LEASE, "accountDir": str(account)},
+            "kube": {
+                "namespace": "shop",
+                "rollout": "checkout",
+                "leaseDuration": LEASE,
+                "accountDir": str(account),
+                "controlService": f"{name}-control",
+            },
         }
         (folder / "controller.yaml").write_text(yaml.safe_dump(settings))
         where = ("--namespace", "shop", "--rollout", "checkout", "--settings", "controller.yaml")
@@ -113,9 +119,22 @@ class Replicas:
             await self.api.put(f"{CORE}/services", {"metadata": {"name": f"checkout-{arm}"}, "spec": {"ports": ports}})
             for service in services:
                 await self.open(service)
-        control = {"metadata": {"name": "checkout-control"}, "spec": {"ports": [{"port": 8083, "protocol": "TCP"}]}}
-        await self.api.put(f"{CORE}/services", control)
+        for controller in self.controllers:
+            await self._alone(controller.name)
         await self.api.put(ROLLOUTS, rollout(steps))
+
+    async def _alone(self, name: str) -> None:
+        """A control Service for each replica: on one machine they have one address, and each asks its own proxy."""
+        ports = [{"port": 8083, "protocol": "TCP"}]
+        await self.api.put(f"{CORE}/services", {"metadata": {"name": f"{name}-control"}, "spec": {"ports": ports}})
+        target = {"kind": "Pod", "name": name, "uid": f"{name}-uid"}
+        item = {
+            "metadata": {"name": f"{name}-control", "labels": {"kubernetes.io/service-name": f"{name}-control"}},
+            "addressType": "IPv4",
+            "ports": ports,
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}, "targetRef": target}],
+        }
+        await self.api.put(SLICES, item)
 
     async def open(self, service: ServiceProcess) -> None:
         """Put one endpoint behind its Service; a slice of its own, for on one machine each has a port of its own."""

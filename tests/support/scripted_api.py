@@ -196,16 +196,18 @@ class FakeApi:
     async def _patch_status(self, collection: str, name: str, patch: Any) -> Object:
         is_merge = isinstance(patch, dict)
         if self.before_write:
-            await self.before_write(patch["status"] if is_merge else patch[1]["value"])
+            await self.before_write(patch["status"] if is_merge else patch[-1]["value"])
         item = copy.deepcopy(self._objects[collection][name])
         before = item.get("status") or {}
         if is_merge:
             self._expect_version(collection, name, patch)
             item["status"] = before | patch["status"]
         else:
-            uid, status = patch
-            if uid["value"] != item["metadata"]["uid"]:
-                raise web.HTTPUnprocessableEntity(text="the test of /metadata/uid failed")
+            *tests, status = patch
+            known = {"/metadata/uid": item["metadata"]["uid"], "/status/state": before.get("state")}
+            for test in tests:
+                if test["value"] != known[test["path"]]:
+                    raise web.HTTPUnprocessableEntity(text=f"the test of {test['path']} failed")
             item["status"] = status["value"]
         _check_fence(before, item["status"])
         return await self._keep(collection, item, "MODIFIED")

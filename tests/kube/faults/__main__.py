@@ -17,13 +17,12 @@ from tests.kube.keeper import PREFIX
 from tests.kube.pods.session import PodRunner
 
 
-async def rounds(cluster: Cluster, runner: PodRunner, seeds: list[int]) -> None:
-    """Each on what the one before has left."""
+async def round_of(cluster: Cluster, runner: PodRunner, seed: int) -> None:
+    """All scenes, one after the other, on an installation of their own."""
     with prepared(cluster, runner) as shop:
         await shop.install(strategy=strategy())
-        for number, seed in enumerate(seeds):
-            for scene, part in zip(scenes.ALL, "ab", strict=True):
-                await scene(shop, f"v{number}{part}", seed)
+        for number, scene in enumerate(scenes.ALL):
+            await scene(shop, f"v{number + 2}", seed)
 
 
 def main(seeds: list[int]) -> None:
@@ -35,7 +34,8 @@ def main(seeds: list[int]) -> None:
         cluster.kubectl("apply", "--server-side", "-f", str(DEFINITIONS))
         runner = PodRunner(cluster)
         runner.start()
-        asyncio.run(rounds(cluster, runner, seeds))
+        for seed in seeds:
+            asyncio.run(round_of(cluster, runner, seed))
         runner.close()
     finally:
         cluster.close()

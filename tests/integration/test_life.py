@@ -656,5 +656,9 @@ async def test_old_workers_serve_on_while_new_ones_do_not_come_up(tmp_path: Path
 
         await until(mended, 60)
         assert "new workers do not come up" in running.program.log
-        assert await server_name(running) == "cohort two"
+
+        async def is_new() -> bool:
+            return await server_name(running) == "cohort two"
+
+        await until(is_new, 60)
         await load.end()

@@ -22,7 +22,7 @@ import pytest
 FILE = "COHORT_TEST_REPORTS"  # where another process writes what it reports
 # One process each, with a cluster of its own; of a path that is named twice, what is named more closely goes apart.
 BESIDE = (
-    ("tests/kube", "tests/image"),
+    ("tests/kube", "tests/image", "tests/wire", "tests/websocket", "tests/integration"),
     (
         "tests/kube/aborts",
         "tests/kube/faults",
@@ -30,6 +30,9 @@ BESIDE = (
         "tests/kube/test_install_page.py",
         "tests/kube/test_installation.py",
         "tests/kube/test_loadtest.py",
+        "tests/loadtest",
+        "tests/browser",
+        "tests/demo",
     ),
 )
 ALONE = "tests/bench"

@@ -170,12 +170,14 @@ class Engine:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self.apply(Keyed(next(iter(self._secrets)), tuple(self._secrets)))
+        keyed = Keyed(next(iter(self._secrets)), tuple(self._secrets))
+        if self.state.split_key not in self._secrets:  # without that its plan would send users elsewhere
+            await self.apply(keyed)
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
+            tasks.create_task(self._tick(keyed), name="tick")
             for client in self._clients:
                 self._begin(client)
-            tasks.create_task(self._tick(), name="tick")
 
     def _begin(self, client: ProxyClient) -> None:
         assert self._tasks is not None  # it runs
@@ -205,13 +207,14 @@ class Engine:
             if self._tasks is not None:
                 self._begin(client)
 
-    async def _tick(self) -> None:
+    async def _tick(self, event: Event) -> None:
+        """Let time pass, after a first event. Where that cannot be stored an abort is still carried to all proxies."""
         said = ""
         while True:
-            await asyncio.sleep(TICK_S)
             try:
-                await self.apply(Tick())
-                said = ""
+                await self.apply(event)
+                event, said = Tick(), ""
+                await asyncio.sleep(TICK_S)
             except Temporary as error:
                 said = self._complain(error, said)
                 await asyncio.sleep(RETRY_S)
@@ -370,7 +373,12 @@ class Engine:
         results = list(latched or ())
         if state.stage is Stage.ABORTED and self.state.stage is not Stage.ABORTED and latched is None:
             results = await self._latch_all(commands)
-        await self._save(state, commands, may_wait=isinstance(event, Tick | Measured))
+        try:
+            await self._save(state, commands, may_wait=isinstance(event, Tick | Measured))
+        except Temporary:
+            if isinstance(event, Observed):
+                self._hear(event.view)
+            raise
         self._take(state)
         results += self._execute(commands)
         await self._show()
@@ -378,6 +386,14 @@ class Engine:
             await self._apply(result)
         if refusal:
             raise refusal
+
+    def _hear(self, view: ProxyView) -> None:
+        """Note that a proxy has answered; of its latch nothing, for what has to follow from that is not stored."""
+        before = self.state.view(view.address)
+        if before and self.state.stage is not Stage.EMPTY:
+            heard = replace(view, latch=before.latch, refusal=before.refusal)
+            views = tuple(heard if known is before else known for known in self.state.views)
+            self.state = replace(self.state, views=views)
 
     def _take(self, state: State) -> None:
         """Go over to a new state; another attempt begins with no evidence, another plan with no measured share."""

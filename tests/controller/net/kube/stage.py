@@ -41,7 +41,9 @@ PLACES = {
 }
 
 Object = dict[str, Any]
-Kill = tuple[str, str]  # what is written, and "before" or "after"; "frozen": the process stands still before it
+# What is written, and "before" or "after"; "frozen": the process stands still before it; "gone" or "lost": the API
+# server is away from before it on, or after it and before its answer.
+Kill = tuple[str, str]
 
 
 class Process:
@@ -64,11 +66,13 @@ class Process:
         await self._alive()
         await asyncio.sleep(LATENCY_S)
         if writes:
+            self._stage.may_go(writes, "gone")
             await self._may_freeze(writes)
             await self._may_die(writes, "before")
         await self._alive()
         answer = await do()
         if writes:
+            self._stage.may_go(writes, "lost")
             await self._may_die(writes, "after")
         await asyncio.sleep(LATENCY_S)
         await self._alive()
@@ -105,19 +109,27 @@ class Process:
 class Api:
     """The API server as one process asks it."""
 
-    def __init__(self, process: Process, api: FakeApi) -> None:
+    def __init__(self, process: Process, stage: Stage) -> None:
         self._process = process
-        self._api = api
+        self._stage = stage
+        self._api = stage.api
 
     async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> Object:
+        async def do() -> Object:
+            self._stage.must_be_there()
+            return await self._api.ask(method, path, body, **more)
+
         writes = "" if method == "GET" else _label(self._api, method, path, body)
-        answer: Object = await self._process.line(lambda: self._api.ask(method, path, body, **more), writes)
+        answer: Object = await self._process.line(do, writes)
+        self._stage.must_be_there()
         return answer
 
     async def watch(self, path: str, version: str, limit_s: int) -> AsyncIterator[Object]:
+        self._stage.must_be_there()
         async with contextlib.aclosing(self._api.watch(path, version, limit_s)) as events:  # type: ignore[type-var]
             async for event in events:
                 await self._process.line(_nothing)
+                self._stage.must_be_there()
                 yield event
 
 
@@ -129,7 +141,7 @@ def _label(api: FakeApi, method: str, path: str, body: Any) -> str:
     """What a write is, in words that are the same for the same write of another run."""
     kind = path.split("/")[-1]
     if kind == "status" and isinstance(body, list):
-        return "status " + summary(body[1]["value"])
+        return "status " + summary(body[-1]["value"])
     status = api.objects.get(ROLLOUT, {}).get("status") or {}
     at = summary(status)
     if kind == "status":
@@ -197,6 +209,8 @@ class Stage:
         kills: At which writes a process dies; each once.
         writes: Every write that was tried, in words.
         ahead_s: How far clocks on the wall were put forward.
+        is_away: Whether the API server is, for everybody.
+        placed: By Service, the pods behind it.
         seen: By proxy, what its users could see: stable, the revision on trial and its weight, repeats left out.
     """
 
@@ -210,6 +224,19 @@ class Stage:
         self.processes: dict[str, Process] = {}
         self.deaths = 0
         self.ahead_s = 0.0
+        self.is_away = False
+        self.placed: dict[str, tuple[str, ...]] = {}
+
+    def may_go(self, writes: str, when: str) -> None:
+        """The API server is away from one moment of a write on."""
+        if (writes, when) in self.kills:
+            del self.kills[writes, when]
+            self.is_away = True
+
+    def must_be_there(self) -> None:
+        """Raise what a client of an API server that is away does."""
+        if self.is_away:
+            raise Temporary("the API server is away")
 
     def wall(self) -> float:
         return EPOCH + self.loop.time() + self.ahead_s
@@ -250,6 +277,7 @@ class Stage:
 
     async def behind(self, service: str, *pods: str) -> None:
         """Put pods behind a Service; their names begin with their version."""
+        self.placed[service] = pods
         targets = []
         for pod in pods:
             path = f"{PLACES['Pod']}/{pod}"
@@ -346,4 +374,4 @@ class Stage:
             line(process.name, False),
             lambda name, _: line(name),
         )
-        return Replica(kube, Api(process, self.api), pod, means, lambda: 0.5)
+        return Replica(kube, Api(process, self), pod, means, lambda: 0.5)

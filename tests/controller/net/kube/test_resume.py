@@ -28,21 +28,26 @@ def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def rollouts(kills: Iterable[Kill] = (), replicas: int = 2, every_s: float = 0.0) -> Stage:
-    """From the first deploy through two promotions, with a new revision in mid-rollout and an abort in between."""
+    """All that `story` tells, with controllers that die."""
     stage = Stage(replicas, kills)
     await stage.prepare(STEPS)
     async with stage.controllers(every_s):
-        await stage.until(lambda s: s.get("phase") == "Healthy")
-        await trial(stage, "v2")
-        await promote(stage, "v2")
-        await trial(stage, "v3")
-        await trial(stage, "v4")
-        await stage.act("Abort", "v4", reason="slow")
-        await stage.until(lambda s: s.get("phase") == "Aborted")
-        await trial(stage, "v5")
-        await promote(stage, "v5")
+        await story(stage)
         await asyncio.sleep(30)  # whoever is to die at the last writes does, and is back
     return stage
+
+
+async def story(stage: Stage) -> None:
+    """From the first deploy through two promotions, with a new revision in mid-rollout and an abort in between."""
+    await stage.until(lambda s: s.get("phase") == "Healthy")
+    await trial(stage, "v2")
+    await promote(stage, "v2")
+    await trial(stage, "v3")
+    await trial(stage, "v4")
+    await stage.act("Abort", "v4", reason="slow")
+    await stage.until(lambda s: s.get("phase") == "Aborted")
+    await trial(stage, "v5")
+    await promote(stage, "v5")
 
 
 async def trial(stage: Stage, version: str) -> None:

@@ -193,9 +193,9 @@ async def all_failing(run: Run) -> None:
     async with run.stand() as stand:
         async with stand.load(rate=300, upload_s=0, stream_s=0, sockets=0) as load:
             await asyncio.sleep(run.scale.pick(10, 1))
+            began = time.monotonic()
             for service in stand.services:
                 await service.behave(mode="reset")
-            began = time.monotonic()
             await asyncio.sleep(run.scale.pick(60, 4))
             ended = time.monotonic()
             for service in stand.services:

@@ -22,7 +22,7 @@ import pytest
 FILE = "COHORT_TEST_REPORTS"  # where another process writes what it reports
 # One process each, with a cluster of its own; of a path that is named twice, what is named more closely goes apart.
 BESIDE = (
-    ("tests/kube", "tests/image", "tests/wire", "tests/websocket", "tests/integration"),
+    ("tests/kube", "tests/image", "tests/wire", "tests/websocket", "tests/test_compiled.py"),
     (
         "tests/kube/aborts",
         "tests/kube/faults",

@@ -50,6 +50,11 @@ COMMANDS = {
     "version": Entry("controller.cli.version:command", "Print the version.", OTHER),
 }
 
+ELSEWHERE = {  # what people know from other tools, and where it is here
+    "undo": "'abort' leaves a version that is on trial; one that was promoted runs in your own Deployments: deploy the "
+    "version of before behind the canary, and it goes on trial, or to everyone at once with 'promote --full'",
+}
+
 
 class LazyGroup(click.Group):
     """A group that knows its commands by name and imports one when it is run or asked for its help."""
@@ -72,8 +77,8 @@ class LazyGroup(click.Group):
         """Refuse an unknown name with the nearest one that exists."""
         if args and args[0] not in self.entries and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], self.entries, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"'{self.program} --help' lists them."
-            ctx.fail(f"there is no command {args[0]!r}: {hint}")
+            known = f"did you mean {near[0]!r}?" if near else f"'{self.program} --help' lists them."
+            ctx.fail(f"there is no command {args[0]!r}: {ELSEWHERE.get(args[0], known)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -84,6 +84,7 @@ def test_the_overview_names_every_command_and_exit_code(run: Run) -> None:
     [
         ("stauts", "there is no command 'stauts': did you mean 'status'?"),
         ("xyz", "there is no command 'xyz': 'cohort --help' lists them."),
+        ("undo", "there is no command 'undo': 'abort' leaves a version that is on trial; one that was promoted"),
         ("--sever x", "No such option"),
         ("get --ouput json", "No such option"),
         ("get -o xml", "'xml' is not one of 'table', 'wide', 'json', 'yaml'"),

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -20,9 +21,10 @@ from typing import IO, Any
 import pytest
 
 FILE = "COHORT_TEST_REPORTS"  # where another process writes what it reports
-# One process each, with a cluster of its own; of a path that is named twice, what is named more closely goes apart.
+# One process each, those of tests/kube with a cluster of their own; of a path that is named twice, what is named more
+# closely goes apart. Each takes about as long as what is left for the first process.
 BESIDE = (
-    ("tests/kube", "tests/image", "tests/wire", "tests/websocket", "tests/test_compiled.py"),
+    ("tests/kube", "tests/image", "tests/wire", "tests/websocket"),
     (
         "tests/kube/aborts",
         "tests/kube/faults",
@@ -34,6 +36,7 @@ BESIDE = (
         "tests/browser",
         "tests/demo",
     ),
+    ("tests/faults", "tests/integration"),
 )
 ALONE = "tests/bench"
 PATIENCE_S = 2400.0  # each test has a limit of its own; this is for a process that hangs outside of one
@@ -46,6 +49,7 @@ class Teller:
 
     def __init__(self, config: pytest.Config, path: str) -> None:
         self._config = config
+        self._began = time.monotonic()
         self._file = Path(path).open("w")  # noqa: SIM115  # until the process ends
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -59,7 +63,7 @@ class Teller:
             self._tell(report)
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        self._write({"ended": int(exitstatus)})
+        self._write({"ended": int(exitstatus), "seconds": round(time.monotonic() - self._began)})
 
     def _tell(self, report: Report) -> None:
         self._write(self._config.hook.pytest_report_to_serializable(config=self._config, report=report))
@@ -77,6 +81,7 @@ class Runner:
         self._apart = [f"--ignore={other}" for other in others if any(Path(other).is_relative_to(one) for one in paths)]
         self._folder = tempfile.TemporaryDirectory(prefix="cohort-beside-")
         self._process: subprocess.Popen[bytes] | None = None
+        self._took = ""
         self._log: IO[bytes] = Path(self._folder.name, "log").open("wb")  # noqa: SIM115  # as long as the process
         config.option.ignore = [*(config.option.ignore or ()), *(str(config.rootpath / path) for path in paths)]
 
@@ -96,6 +101,11 @@ class Runner:
             return result
         finally:
             self._end()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Where the time goes."""
+        if self._took:
+            terminalreporter.write_line(f"in another process, {self._took}")
 
     def _start(self) -> None:
         if self._process is None:
@@ -123,6 +133,7 @@ class Runner:
                 session.testscollected += document["collected"]
             elif "ended" in document:
                 ended = document["ended"]
+                self._took = f"{', '.join(self._paths)}: {document['seconds']} s"
             else:
                 self._report(document)
         if ended not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

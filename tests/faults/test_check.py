@@ -35,3 +35,10 @@ def test_bounds_count_from_both_sides() -> None:
     assert check.holds
     check.at_least("seen", 2, 3)
     assert not check.holds
+
+
+def test_a_busy_machine_has_more_time_and_no_other_bound_is_wider() -> None:
+    check = Check(slack=3.0)
+    check.at_most("takes", 2.5, 1, "s")
+    check.at_most("lost", 1, 0)
+    assert [(figure.bound, figure.holds) for figure in check.figures] == [("<= 3 s", True), ("<= 0", False)]

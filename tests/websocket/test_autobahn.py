@@ -29,13 +29,14 @@ async def fuzz(side: str, address: str, cases: list[str]) -> asyncio.subprocess.
     """Autobahn on one side, with these cases."""
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.websocket.fuzz", side, address, *cases,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
 
 
 async def told(process: asyncio.subprocess.Process) -> Verdicts:
     """What it prints at its end."""
-    out, _ = await process.communicate()
+    out, problem = await process.communicate()
+    assert process.returncode == 0, problem.decode()
     return {case: tuple(verdict) for case, verdict in json.loads(out).items()}
 
 

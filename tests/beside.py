@@ -1,12 +1,12 @@
-"""``pytest -p tests.beside``: tests that mostly wait for other programs run in further processes meanwhile.
+"""``pytest -p tests.beside``: the whole suite in several processes at a time, told as if one had run it.
 
-They are told in the closing line as if they had run here: what the other processes report, this one reports. Whatever
-measures times or costs runs first, by itself.
+What measures times or costs runs first, by itself. Then every group has a process of its own, and a test that fails
+among the others is run once more when they are done, with the machine to itself: only then it counts as failed. Tests
+that passed so are named at the end with what had failed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -14,16 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
 FILE = "COHORT_TEST_REPORTS"  # where another process writes what it reports
-# One process each, those of tests/kube with a cluster of their own; of a path that is named twice, what is named more
-# closely goes apart. Each takes about as long as what is left for the first process.
-BESIDE = (
+ALONE = "tests/bench/test_guard.py"
+# One process each, those of tests/kube with a cluster of their own. Of a path that is named twice, what is named more
+# closely goes apart; the last one has all the rest.
+GROUPS: tuple[tuple[str, ...], ...] = (
     ("tests/kube", "tests/image", "tests/wire", "tests/websocket"),
     (
         "tests/kube/aborts",
@@ -37,8 +38,10 @@ BESIDE = (
         "tests/demo",
     ),
     ("tests/faults", "tests/integration"),
+    ("tests",),
 )
-ALONE = "tests/bench"
+AGAIN = 6  # tests that fail; of more the machine is not the cause
+LOOK_S = 0.2
 PATIENCE_S = 2400.0  # each test has a limit of its own; this is for a process that hangs outside of one
 
 Report = pytest.TestReport | pytest.CollectReport
@@ -73,107 +76,170 @@ class Teller:
         self._file.flush()
 
 
-class Runner:
-    """In the first process: starts another one after the measurements, and reports what it did at the end."""
+class Process:
+    """Another process, and what it tells.
 
-    def __init__(self, config: pytest.Config, paths: tuple[str, ...], others: tuple[str, ...]) -> None:
-        self._config, self._paths = config, paths
-        self._apart = [f"--ignore={other}" for other in others if any(Path(other).is_relative_to(one) for one in paths)]
+    Attributes:
+        name: What it runs, for people.
+        status: It ended with; None: it has not, or not by itself.
+        seconds: It took.
+
+    Args:
+        config: Of this process.
+        arguments: Of pytest.
+        name: See above.
+    """
+
+    def __init__(self, config: pytest.Config, arguments: Sequence[str], name: str) -> None:
+        self.name = name
+        self.status: int | None = None
+        self.seconds = 0
         self._folder = tempfile.TemporaryDirectory(prefix="cohort-beside-")
-        self._process: subprocess.Popen[bytes] | None = None
-        self._took = ""
-        self._log: IO[bytes] = Path(self._folder.name, "log").open("wb")  # noqa: SIM115  # as long as the process
-        config.option.ignore = [*(config.option.ignore or ()), *(str(config.rootpath / path) for path in paths)]
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        if not nodeid.startswith(ALONE):
-            self._start()
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        if session.config.option.collectonly:
-            return (yield)
-        try:
-            result = yield
-            if not session.shouldstop:
-                self._start()
-                self._finish(session)
-            return result
-        finally:
-            self._end()
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Where the time goes."""
-        if self._took:
-            terminalreporter.write_line(f"in another process, {self._took}")
-
-    def _start(self) -> None:
-        if self._process is None:
-            environment = os.environ | {FILE: str(self._reports)}
-            # No plugin that keeps files: two processes would write the same ones.
-            command = [sys.executable, "-m", "pytest", "-p", "tests.beside", "-p", "no:cacheprovider"]
-            command += [*self._apart, *self._paths]
+        self._reports = Path(self._folder.name, "reports")
+        self._log = Path(self._folder.name, "log")
+        self._read = 0
+        # No plugin that keeps files: two processes would write the same ones.
+        command = [sys.executable, "-m", "pytest", "-p", "tests.beside", "-p", "no:cacheprovider", *arguments]
+        with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=self._config.rootpath, env=environment, stdout=self._log, stderr=subprocess.STDOUT,
-                start_new_session=True,
+                command, cwd=config.rootpath, env=os.environ | {FILE: str(self._reports)}, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
-    @property
-    def _reports(self) -> Path:
-        return Path(self._folder.name, "reports")
-
-    def _finish(self, session: pytest.Session) -> None:
-        """Wait for it, and report what it reported."""
-        assert self._process
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(PATIENCE_S)
-        ended = None
-        for document in self._told():
-            if "collected" in document:
-                session.testscollected += document["collected"]
-            elif "ended" in document:
-                ended = document["ended"]
-                self._took = f"{', '.join(self._paths)}: {document['seconds']} s"
+    def told(self) -> Iterator[dict[str, Any]]:
+        """What it has told since the last time."""
+        if not self._reports.exists():
+            return
+        content = self._reports.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        lines, self._read = content[self._read : whole].splitlines(), whole
+        for document in map(json.loads, lines):
+            if "ended" in document:
+                self.status, self.seconds = document["ended"], document["seconds"]
             else:
-                self._report(document)
-        if ended not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-            log = Path(self._log.name).read_text(errors="replace")
-            self._log_report(broken(f"{', '.join(self._paths)}: this process ended with {ended}\n{log[-20_000:]}"))
+                yield document
 
-    def _told(self) -> Iterator[dict[str, Any]]:
-        if self._reports.exists():
-            for line in self._reports.read_text().splitlines():
-                yield json.loads(line)
+    @property
+    def is_over(self) -> bool:
+        return self._process.poll() is not None
 
-    def _report(self, document: dict[str, Any]) -> None:
-        report = self._config.hook.pytest_report_from_serializable(config=self._config, data=document)
-        if isinstance(report, pytest.CollectReport):
-            self._config.hook.pytest_collectreport(report=report)
-        else:
-            if report.skipped and isinstance(report.longrepr, list):
-                report.longrepr = tuple(report.longrepr)  # JSON has no tuples
-            self._log_report(report)
+    @property
+    def problem(self) -> str:
+        """What is wrong with how it ended; empty: it has run its tests to their end."""
+        if self.status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            return ""
+        return f"{self.name}: this process ended with {self.status}\n{self._log.read_text(errors='replace')[-20_000:]}"
 
-    def _log_report(self, report: pytest.TestReport) -> None:
-        """As pytest itself tells of a test, the name of its file included."""
-        hook = self._config.hook
-        if report.when == "setup":
-            hook.pytest_runtest_logstart(nodeid=report.nodeid, location=report.location)
-        hook.pytest_runtest_logreport(report=report)
-        if report.when == "teardown":
-            hook.pytest_runtest_logfinish(nodeid=report.nodeid, location=report.location)
-
-    def _end(self) -> None:
+    def end(self) -> None:
         """Nothing of it stays, whatever ended this process's tests."""
-        if self._process and self._process.poll() is None:
+        if not self.is_over:
             os.killpg(self._process.pid, signal.SIGINT)  # fixtures put away what they made
             try:
                 self._process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
-        self._log.close()
         self._folder.cleanup()
+
+
+class Runner:
+    """In the first process: runs the others after the measurements, and reports what they report."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._processes: list[Process] = []
+        self._open: dict[str, list[pytest.TestReport]] = {}  # of tests that have not come to their end
+        self._failed: dict[str, list[pytest.TestReport]] = {}
+        self._passed: set[str] = set()
+        self._passed_alone: dict[str, str] = {}
+        config.args = [str(config.rootpath / ALONE)]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        result = yield
+        if session.config.option.collectonly or session.shouldstop:
+            return result
+        try:
+            self._run(session, [self._begin(group) for group in GROUPS])
+            self._judge(session)
+        finally:
+            for process in self._processes:
+                process.end()
+        return result
+
+    def _begin(self, group: tuple[str, ...]) -> Process:
+        others = {path for other in GROUPS if other is not group for path in other} | {ALONE}
+        apart = [other for other in others if any(Path(other).is_relative_to(path) for path in group)]
+        return self._start([*(f"--ignore={other}" for other in sorted(apart)), *group], ", ".join(group))
+
+    def _start(self, arguments: Sequence[str], name: str) -> Process:
+        process = Process(self._config, arguments, name)
+        self._processes.append(process)
+        return process
+
+    def _run(self, session: pytest.Session, processes: list[Process], is_again: bool = False) -> None:
+        """Wait for them, and report what passes."""
+        deadline, left = time.monotonic() + PATIENCE_S, list(processes)
+        while left and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+            over = [process for process in left if process.is_over]
+            for process in left:
+                for document in process.told():
+                    if "collected" not in document:
+                        self._take(document)
+                    elif not is_again:
+                        session.testscollected += document["collected"]
+            left = [process for process in left if process not in over]
+        for process in processes:
+            if problem := process.problem:
+                self._log([broken(problem)])
+
+    def _take(self, document: dict[str, Any]) -> None:
+        """Report a test when it has come to its end, unless it failed."""
+        report = self._config.hook.pytest_report_from_serializable(config=self._config, data=document)
+        if isinstance(report, pytest.CollectReport):
+            self._config.hook.pytest_collectreport(report=report)
+            return
+        if report.skipped and isinstance(report.longrepr, list):
+            report.longrepr = tuple(report.longrepr)  # JSON has no tuples
+        of_test = self._open.setdefault(report.nodeid, [])
+        of_test.append(report)
+        if report.when == "teardown":
+            del self._open[report.nodeid]
+            if any(each.failed for each in of_test):
+                self._failed[report.nodeid] = of_test
+            else:
+                self._passed.add(report.nodeid)
+                self._log(of_test)
+
+    def _judge(self, session: pytest.Session) -> None:
+        """What has failed among others, run again alone."""
+        first, self._failed = self._failed, {}
+        if 0 < len(first) <= AGAIN:
+            self._run(session, [self._start([*first], "once more, alone")], is_again=True)
+        for nodeid, reports in first.items():
+            if nodeid in self._passed:
+                self._passed_alone[nodeid] = next(each.longreprtext for each in reports if each.failed)
+            else:
+                self._log(self._failed.get(nodeid, reports))
+
+    def _log(self, reports: Sequence[pytest.TestReport]) -> None:
+        """As pytest itself tells of a test, the name of its file included."""
+        hook = self._config.hook
+        for report in reports:
+            if report.when == "setup":
+                hook.pytest_runtest_logstart(nodeid=report.nodeid, location=report.location)
+            hook.pytest_runtest_logreport(report=report)
+            if report.when == "teardown":
+                hook.pytest_runtest_logfinish(nodeid=report.nodeid, location=report.location)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Where the time went, and what the machine was too busy for."""
+        for nodeid, text in self._passed_alone.items():
+            terminalreporter.section(f"failed beside others, passed alone: {nodeid}")
+            terminalreporter.write_line(text)
+        for process in self._processes:
+            terminalreporter.write_line(f"{process.seconds:5} s: {process.name}")
 
 
 def broken(text: str) -> pytest.TestReport:
@@ -187,6 +253,4 @@ def pytest_configure(config: pytest.Config) -> None:
     if path := os.environ.pop(FILE, ""):
         config.pluginmanager.register(Teller(config, path))
         return
-    for paths in BESIDE:
-        others = tuple(other for group in BESIDE if group is not paths for other in group)
-        config.pluginmanager.register(Runner(config, paths, others))
+    config.pluginmanager.register(Runner(config))

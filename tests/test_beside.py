@@ -29,8 +29,13 @@ def test_waits_for_the_other_process():
 
 def test_fails_here():
     assert False, "told here"
+
+def test_fails_beside_others():
+    if not Path("failed").exists():
+        Path("failed").touch()
+        assert False, "told once"
 """
-BESIDE = """
+TOGETHER = """
 import pytest
 from pathlib import Path
 
@@ -57,14 +62,16 @@ def test_skips():
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """Folders: one that measures, one for this process, one for the second, and in it one for the third."""
+    """Folders: one that measures, and for further processes one, one within it, and the rest."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     pytester.makeini("[pytest]\naddopts = -p no:locust -ra\n")
-    pytester.makeconftest("from tests import beside\nbeside.BESIDE = (('c',), ('c/d',))\nbeside.ALONE = 'a'\n")
-    for folder, text in (("a", HERE), ("b", MEANWHILE), ("c", BESIDE)):
-        path = pytester.mkdir(folder) / f"test_{folder}.py"
+    groups = ("t/c",), ("t/c/d",), ("t",)
+    pytester.makeconftest(f"from tests import beside\nbeside.GROUPS = {groups}\nbeside.ALONE = 't/a'\n")
+    pytester.mkdir("t")
+    for folder, text in (("a", HERE), ("b", MEANWHILE), ("c", TOGETHER)):
+        path = pytester.mkdir(f"t/{folder}") / f"test_{folder}.py"
         path.write_text(text)
-    path = pytester.mkdir("c/d") / "test_d.py"
+    path = pytester.mkdir("t/c/d") / "test_d.py"
     path.write_text("def test_apart():\n    pass\n")
     return pytester
 
@@ -73,24 +80,48 @@ def test_all_processes_are_told_as_one(suite: pytest.Pytester) -> None:
     """Each test once; outcomes, reasons and output of the others are those of the run; nothing is measured
     while it runs."""
     result = suite.runpytest_subprocess("-p", "tests.beside")
-    result.assert_outcomes(passed=5, failed=2, errors=1, skipped=1)
-    for line in ("*said*", "*told here*", "*told there*", "*OSError: at the end*", "SKIPPED*a reason*", "c/test_c.py*"):
+    result.assert_outcomes(passed=6, failed=2, errors=1, skipped=1)
+    for line in (
+        "*said*",
+        "*told here*",
+        "*told there*",
+        "*OSError: at the end*",
+        "SKIPPED*a reason*",
+        "t/c/test_c.py*",
+    ):
         result.stdout.fnmatch_lines([line])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
-def test_a_second_process_that_dies_fails_the_run(suite: pytest.Pytester) -> None:
+def test_what_fails_among_others_is_run_again_alone(suite: pytest.Pytester) -> None:
+    """Who passes then has passed, and is named; who fails again has failed, with what it says then."""
+    result = suite.runpytest_subprocess("-p", "tests.beside")
+    result.stdout.fnmatch_lines(["*failed beside others, passed alone: t/b/test_b.py::test_fails_beside_others*"])
+    result.stdout.fnmatch_lines(["*told once*", "*s: once more, alone"])
+    assert "FAILED t/b/test_b.py::test_fails_beside_others" not in result.stdout.str()
+
+
+def test_where_many_fail_no_second_chance_is_given(suite: pytest.Pytester) -> None:
+    """It is not for a busy machine that seven fail."""
+    more = "\n".join(f"def test_{n}():\n    assert False\n" for n in range(7))
+    Path(suite.path, "t/c/d/test_d.py").write_text(more)
+    result = suite.runpytest_subprocess("-p", "tests.beside")
+    result.assert_outcomes(passed=4, failed=10, errors=1, skipped=1)
+    assert "alone" not in result.stdout.str()
+
+
+def test_a_process_that_dies_fails_the_run(suite: pytest.Pytester) -> None:
     """What it had reported counts."""
-    text = BESIDE + "\ndef test_dies():\n    import os\n    os._exit(0)\n"
-    Path(suite.path, "c/test_c.py").write_text(text)
+    text = TOGETHER + "\ndef test_dies():\n    import os\n    os._exit(0)\n"
+    Path(suite.path, "t/c/test_c.py").write_text(text)
     result = suite.runpytest_subprocess("-p", "tests.beside", "-s")
-    result.assert_outcomes(passed=5, failed=3, errors=1, skipped=1)
-    result.stdout.fnmatch_lines(["c: this process ended with None"])
+    result.assert_outcomes(passed=6, failed=3, errors=1, skipped=1)
+    result.stdout.fnmatch_lines(["t/c: this process ended with None"])
 
 
 def test_what_cannot_be_collected_there_fails_the_run(suite: pytest.Pytester) -> None:
-    Path(suite.path, "c/test_c.py").write_text("import nothing_of_this_name\n")
-    Path(suite.path, "b/test_b.py").write_text("def test_passes():\n    pass\n")
+    Path(suite.path, "t/c/test_c.py").write_text("import nothing_of_this_name\n")
+    Path(suite.path, "t/b/test_b.py").write_text("def test_passes():\n    pass\n")
     result = suite.runpytest_subprocess("-p", "tests.beside")
     result.assert_outcomes(passed=3, failed=1, errors=1)
     result.stdout.fnmatch_lines(["*nothing_of_this_name*"])

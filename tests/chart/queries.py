@@ -25,6 +25,9 @@ class Selector:
     name: str
     matchers: tuple[tuple[str, str, str], ...]
 
+    def __str__(self) -> str:
+        return self.name + "{" + ",".join(f'{label}{sign}"{value}"' for label, sign, value in self.matchers) + "}"
+
 
 def selectors(query: str) -> Iterator[Selector]:
     """Every selector of a query.

@@ -15,7 +15,7 @@ import trustme
 import yaml
 
 from tests.chart.queries import labels, selectors, shown
-from tests.kube import scraped
+from tests.kube import prometheus, scraped
 from tests.kube.cluster import Cluster
 from tests.kube.installation import NAME, Installation, prepared
 from tests.kube.people import VERBS, Person, bind, bot, person
@@ -186,6 +186,40 @@ def test_every_query_is_about_what_the_pods_tell(shop: Installation, trial: str)
         hold(shop, found, query, legend)
     names = {selector.name for query, _ in queries for selector in selectors(query)}
     assert sum(name.startswith(("cohort_controller", "cohort_rollout")) for name in names) >= 8
+
+
+def test_a_prometheus_answers_every_panel_and_works_out_every_alert(
+    shop: Installation, trial: str, tmp_path: Path
+) -> None:
+    """What has series has a result, over windows too; no expression is an error, and the alert fires that should."""
+    asyncio.run(_seen(shop, tmp_path))
+
+
+async def _seen(shop: Installation, folder: Path) -> None:
+    async with prometheus.running(shop, folder) as monitor:
+        await _used(shop)
+        await monitor.until('cohort_rollout_phase{phase="Aborted"} == 1')
+        await asyncio.sleep(3)  # two looks at least at all that was counted
+        answered = [await _answered(monitor, query) for query in panels(shop)]
+        assert sum(answered) > len(answered) / 2
+        told = await monitor.rules()
+        assert told.keys() == scraped.rules(shop).keys()
+        assert {name: rule["lastError"] for name, rule in told.items() if rule["health"] != "ok"} == {}
+        assert {name for name, rule in told.items() if rule["state"] == "firing"} == {"CohortAborted"}
+
+
+def panels(shop: Installation) -> list[str]:
+    """Queries of the dashboard, as Grafana sends them."""
+    found = [target["expr"] for panel in scraped.dashboard(shop)["panels"] for target in panel["targets"]]
+    return [one.replace("$rollout", f"{shop.namespace}/{NAME}").replace("$__rate_interval", "1m") for one in found]
+
+
+async def _answered(monitor: prometheus.Prometheus, query: str) -> bool:
+    """Whether there is a result, which there must be where all series are that it asks for, whatever their values."""
+    parts = [await monitor.has(str(selector)) for selector in selectors(query)]
+    has_result = await monitor.has(query)
+    assert has_result or not all(parts) or re.search("[=<>] *[0-9]", query), query
+    return has_result
 
 
 async def _used(shop: Installation) -> None:

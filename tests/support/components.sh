@@ -4,7 +4,7 @@
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
 missing=
-for program in buildah chromium curl debootstrap haproxy nginx openssl wrk; do
+for program in buildah chromium curl debootstrap haproxy nginx openssl prometheus wrk; do
     command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
 done
 command -v ip >/dev/null 2>&1 || missing="$missing iproute2"

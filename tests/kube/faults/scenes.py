@@ -12,6 +12,7 @@ from tests.kube.installation import Installation
 KILLS = 20
 CUTS = 100
 AWAY_S = 60.0
+STEADY_S = 3.0  # of one who decides: in the very second of a takeover there is nobody
 TRIES = 5  # to freeze a holder just when it writes
 
 
@@ -52,7 +53,7 @@ async def _cut(on: Stage) -> None:
 
 async def _away(on: Stage) -> None:
     """Nothing is decided meanwhile, but an abort at one proxy is carried to all, and then on record."""
-    await on.holder()
+    await on.steady(STEADY_S)
     plan = on.shop.status["plan"]["generation"]
     at = on.shop.proxies()[0]
     began = time.monotonic()

@@ -110,6 +110,15 @@ class Stage:
         found: tuple[str, int] = await asyncio.to_thread(self.shop.cluster.until, look)
         return found
 
+    async def steady(self, seconds: float) -> None:
+        """Wait until nobody has taken over for so long."""
+        while True:
+            await self.holder()
+            term = self.shop.status["leader"]["term"]
+            await asyncio.sleep(seconds)
+            if self.shop.status["leader"]["term"] == term:
+                return
+
     async def kill(self, is_container: bool = False) -> str:
         """SIGKILL the holder, or the whole of its container; its pod."""
         pod, pid = await self.holder()

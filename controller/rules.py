@@ -78,8 +78,13 @@ RULES: Mapping[type[Document], tuple[Rule, ...]] = {
     plan.FieldMatch: (_PRESENT, _REGEX_RULE),
     plan.Match: (
         Rule(
-            "has(self.path) || has(self.headers) || has(self.queryParams) || has(self.cookies) || has(self.method) || "
-            "has(self.hostnames) || has(self.clientNetworks)",
+            " || ".join(
+                ["has(self.path)", "has(self.method)"]
+                + [
+                    f"(has(self.{name}) && size(self.{name}) > 0)"
+                    for name in ("headers", "queryParams", "cookies", "hostnames", "clientNetworks")
+                ]
+            ),
             "a match needs a condition: path, headers, queryParams, cookies, method, hostnames or clientNetworks",
         ),
     ),

@@ -148,7 +148,8 @@ class Match(Document):
 
     @model_validator(mode="after")
     def _check(self) -> Match:
-        if not self.model_fields_set:
+        conditions = self.path, self.headers, self.query_params, self.cookies, self.method, self.hostnames
+        if not any(conditions) and not self.client_networks:
             raise ValueError(
                 "a match needs a condition: path, headers, queryParams, cookies, method, hostnames or clientNetworks"
             )

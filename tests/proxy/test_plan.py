@@ -181,6 +181,12 @@ def test_a_faulty_match(fields: dict[str, Any], message: str) -> None:
     assert found[0].startswith(f"routes[0].matches[0].{message}")
 
 
+@pytest.mark.parametrize("field", [{"path": None}, {"headers": []}, {"clientNetworks": []}], ids=str)
+def test_a_field_without_content_is_no_condition(field: dict[str, Any]) -> None:
+    """An empty `path:` or a list that a template left empty would be a rule for everybody."""
+    assert faults(**match(**field))[0].startswith("routes[0].matches[0]: a match needs a condition: ")
+
+
 @pytest.mark.parametrize(
     "name", ["*", "*.*.example", "a*.example", "Shop.example", "shop.example:80", "shop.example.", ""]
 )

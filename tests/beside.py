@@ -2,7 +2,8 @@
 
 What measures times or costs runs first, by itself. Then every group has a process of its own, and a test that fails
 among the others is run once more when they are done, with the machine to itself: only then it counts as failed. Tests
-that passed so are named at the end with what had failed.
+that passed so are named at the end with what had failed. One that judges what others did before it, marked `verdict`,
+has no second chance: alone it would find nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("tests/faults", "tests/integration"),
     ("tests",),
 )
+VERDICT = "verdict"  # the marker
 AGAIN = 6  # tests that fail; of more the machine is not the cause
 LOOK_S = 0.2
 PATIENCE_S = 2400.0  # each test has a limit of its own; this is for a process that hangs outside of one
@@ -215,8 +217,9 @@ class Runner:
     def _judge(self, session: pytest.Session) -> None:
         """What has failed among others, run again alone."""
         first, self._failed = self._failed, {}
-        if 0 < len(first) <= AGAIN:
-            self._run(session, [self._start([*first], "once more, alone")], is_again=True)
+        again = [nodeid for nodeid, reports in first.items() if VERDICT not in reports[0].keywords]
+        if again and len(first) <= AGAIN:
+            self._run(session, [self._start(again, "once more, alone")], is_again=True)
         for nodeid, reports in first.items():
             if nodeid in self._passed:
                 self._passed_alone[nodeid] = next(each.longreprtext for each in reports if each.failed)

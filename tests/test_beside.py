@@ -19,6 +19,7 @@ def test_measures():
 """
 MEANWHILE = """
 import time
+import pytest
 from pathlib import Path
 
 def test_waits_for_the_other_process():
@@ -34,6 +35,12 @@ def test_fails_beside_others():
     if not Path("failed").exists():
         Path("failed").touch()
         assert False, "told once"
+
+@pytest.mark.verdict
+def test_judges_those_before():
+    if not Path("judged").exists():
+        Path("judged").touch()
+        assert False, "told by them"
 """
 TOGETHER = """
 import pytest
@@ -64,7 +71,7 @@ def test_skips():
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """Folders: one that measures, and for further processes one, one within it, and the rest."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    pytester.makeini("[pytest]\naddopts = -p no:locust -ra\n")
+    pytester.makeini("[pytest]\naddopts = -p no:locust -ra\nmarkers = verdict\n")
     groups = ("t/c",), ("t/c/d",), ("t",)
     pytester.makeconftest(f"from tests import beside\nbeside.GROUPS = {groups}\nbeside.ALONE = 't/a'\n")
     pytester.mkdir("t")
@@ -80,7 +87,7 @@ def test_all_processes_are_told_as_one(suite: pytest.Pytester) -> None:
     """Each test once; outcomes, reasons and output of the others are those of the run; nothing is measured
     while it runs."""
     result = suite.runpytest_subprocess("-p", "tests.beside")
-    result.assert_outcomes(passed=6, failed=2, errors=1, skipped=1)
+    result.assert_outcomes(passed=6, failed=3, errors=1, skipped=1)
     for line in (
         "*said*",
         "*told here*",
@@ -101,12 +108,18 @@ def test_what_fails_among_others_is_run_again_alone(suite: pytest.Pytester) -> N
     assert "FAILED t/b/test_b.py::test_fails_beside_others" not in result.stdout.str()
 
 
+def test_a_verdict_on_other_tests_has_no_second_chance(suite: pytest.Pytester) -> None:
+    """Alone, with nothing before it, it would pass."""
+    result = suite.runpytest_subprocess("-p", "tests.beside")
+    result.stdout.fnmatch_lines(["FAILED t/b/test_b.py::test_judges_those_before*told by them*"])
+
+
 def test_where_many_fail_no_second_chance_is_given(suite: pytest.Pytester) -> None:
     """It is not for a busy machine that seven fail."""
     more = "\n".join(f"def test_{n}():\n    assert False\n" for n in range(7))
     Path(suite.path, "t/c/d/test_d.py").write_text(more)
     result = suite.runpytest_subprocess("-p", "tests.beside")
-    result.assert_outcomes(passed=4, failed=10, errors=1, skipped=1)
+    result.assert_outcomes(passed=4, failed=11, errors=1, skipped=1)
     assert "alone" not in result.stdout.str()
 
 
@@ -115,7 +128,7 @@ def test_a_process_that_dies_fails_the_run(suite: pytest.Pytester) -> None:
     text = TOGETHER + "\ndef test_dies():\n    import os\n    os._exit(0)\n"
     Path(suite.path, "t/c/test_c.py").write_text(text)
     result = suite.runpytest_subprocess("-p", "tests.beside", "-s")
-    result.assert_outcomes(passed=6, failed=3, errors=1, skipped=1)
+    result.assert_outcomes(passed=6, failed=4, errors=1, skipped=1)
     result.stdout.fnmatch_lines(["t/c: this process ended with None"])
 
 

@@ -151,6 +151,7 @@ def write_as_newer(shop: Installation, known: dict[str, Any], *fields: str) -> N
     shop.cluster.call("PATCH", path, patch, "application/json-patch+json")
 
 
+@pytest.mark.verdict
 async def test_no_right_is_refused_and_none_is_granted_in_vain(shop: Installation) -> None:
     """What the controllers were answered from the installation on, beside the chart's Role."""
     for _ in range(KEEP_ACTIONS + 2):  # the oldest are removed

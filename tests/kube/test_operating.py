@@ -161,6 +161,7 @@ def test_the_controller_s_rights_are_those_of_the_page(shop: Installation) -> No
     assert found == shop.granted()
 
 
+@pytest.mark.verdict
 def test_the_controller_uses_every_right_and_lacks_none(shop: Installation) -> None:
     """docs/rbac.md, by the audit log; actions that are done are removed when there are more than a dozen."""
     for _ in range(14):

@@ -28,6 +28,12 @@ TEXTS: Json = {"type": "array", "items": TEXT}
 NAMES: Json = {"type": "object", "additionalProperties": TEXT}
 LABELS: Json = NAMES | {"propertyNames": {"not": {"pattern": OURS}}}
 DURATION: Json = {"type": "string", "pattern": "^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", "minLength": 2}
+LEASE: Json = {"type": "string", "pattern": "^(([2-9]|[1-9][0-9]|[12][0-9][0-9]|300)s|[1-5]m)$"}  # 2 s to 5 min
+_PAUSE = r"[0-9]+(\.[0-9]+)?(ms|s|m|h)"
+THINK: Json = {"type": "string", "pattern": rf"^{_PAUSE}(\.\.{_PAUSE})?$"}
+_IPV4 = r"[0-9]{1,3}(\.[0-9]{1,3}){3}(/(3[0-2]|[12]?[0-9]))?"
+_IPV6 = r"[0-9a-fA-F:]*:[0-9a-fA-F:.]*(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
+NETWORK: Json = {"type": "string", "pattern": f"^({_IPV4}|{_IPV6})$"}  # what no pattern can tell the proxy refuses
 PORT: Json = {"type": "integer", "minimum": 1, "maximum": 65535}
 
 
@@ -55,7 +61,7 @@ RESOURCES = block(requests=FREE, limits=FREE, claims=LIST)
 PROXY = block(
     replicas=number(0, 1000),
     workers=number(1, 64),
-    trustedPeers=TEXTS,
+    trustedPeers={"type": "array", "items": NETWORK, "maxItems": 64},
     proxyProtocol=FLAG,
     tlsSecrets=TEXTS,
     initialPlanWait=DURATION,
@@ -112,7 +118,7 @@ ROOT: Json = block(
         pullSecrets=TEXTS,
     ),
     proxy=PROXY,
-    controller=block(nativeSidecar=FLAG, leaseDuration=DURATION, resources=RESOURCES, extraArgs=TEXTS, extraEnv=LIST),
+    controller=block(nativeSidecar=FLAG, leaseDuration=LEASE, resources=RESOURCES, extraArgs=TEXTS, extraEnv=LIST),
     serviceAccount=block(create=FLAG, name=TEXT, annotations=NAMES),
     rbac=block(create=FLAG, clusterRole=FLAG, aggregate=FLAG, admissionPolicy=FLAG),
     keys=block(existingSecret=TEXT, resources=RESOURCES),
@@ -132,7 +138,7 @@ ROOT: Json = block(
         workers=number(0, 1000),
         web=FLAG,
         journey=TEXT,
-        think=TEXT,
+        think=THINK,
         resources=RESOURCES,
         extraArgs=TEXTS,
         extraEnv=LIST,

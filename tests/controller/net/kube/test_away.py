@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 from tests.controller.net.kube.stage import Kill, Stage
-from tests.controller.net.kube.test_resume import STEPS, few_turns, rollouts, story
+from tests.controller.net.kube.test_resume import STEPS, few_turns, rollouts, story, trial
 from tests.support import virtual
 
 __all__ = ["few_turns"]
@@ -69,6 +69,30 @@ def test_an_abort_at_one_proxy_reaches_all_whenever_the_api_server_goes(when: st
         stage = virtual.run(away([(write, when)]))
         tried += bool(stage.proxies["cohort-1"].latch)
     assert tried > WRITES / 4
+
+
+async def bereft() -> None:
+    """The holder dies without an API server, and somebody aborts at the second proxy."""
+    stage = Stage(2)
+    await stage.prepare(STEPS)
+    async with stage.controllers():
+        await stage.until(lambda s: s.get("phase") == "Healthy")
+        await trial(stage, "v2")
+        assert is_on_trial(stage)
+        stage.is_away = True
+        stage.processes[stage.status["leader"]["identity"].partition("_")[0]].kill()
+        stage.proxies["cohort-1"].abort("anna", LATCH, "slow")
+        await asyncio.sleep(60)
+        assert [name for name, proxy in stage.proxies.items() if proxy.latch] == ["cohort-1"]
+        stage.is_away = False
+        await stage.until(lambda s: s.get("phase") == "Aborted", 30)
+        assert all(proxy.latch for proxy in stage.proxies.values())
+        assert stage.status["abort"]["id"] == LATCH
+
+
+def test_where_the_holder_dies_meanwhile_the_others_hear_of_it_when_the_server_is_back() -> None:
+    """docs/critiques.md: a new holder needs the server; until then the abort stands where it was asked for."""
+    virtual.run(bereft())
 
 
 @pytest.mark.slow

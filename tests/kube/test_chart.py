@@ -172,6 +172,16 @@ def test_values_that_mean_nothing_are_refused(cluster: Cluster, setting: str, me
         render(cluster, "shop", setting)
 
 
+@pytest.mark.parametrize(("setting", "word"), [("", "image"), ("rollout.revisionFrom.podLabel=v", "revision")])
+def test_the_notes_say_what_begins_a_rollout(cluster: Cluster, setting: str, word: str) -> None:
+    """By what the pods are told apart."""
+    sets = ("rollout.stable.service.name=s", "rollout.canary.service.name=c", setting)
+    told = cluster.helm(
+        "install", "shop", str(CHART), "--dry-run=client", *(f"--set={one}" for one in sets if one)
+    )  # fmt: skip
+    assert f"c have another {word} than those behind s" in told
+
+
 @pytest.mark.parametrize("sets", SETS.values(), ids=SETS.keys())
 def test_a_proxy_takes_its_settings_and_its_initial_plan(cluster: Cluster, sets: tuple[str, ...]) -> None:
     """What stands in the ConfigMaps is read by the very models."""

@@ -199,11 +199,11 @@ class Runner:
     def _take(self, document: dict[str, Any]) -> None:
         """Report a test when it has come to its end, unless it failed."""
         report = self._config.hook.pytest_report_from_serializable(config=self._config, data=document)
+        if report.skipped and isinstance(report.longrepr, list):
+            report.longrepr = tuple(report.longrepr)  # JSON has no tuples
         if isinstance(report, pytest.CollectReport):
             self._config.hook.pytest_collectreport(report=report)
             return
-        if report.skipped and isinstance(report.longrepr, list):
-            report.longrepr = tuple(report.longrepr)  # JSON has no tuples
         of_test = self._open.setdefault(report.nodeid, [])
         of_test.append(report)
         if report.when == "teardown":

@@ -139,3 +139,13 @@ def test_what_cannot_be_collected_there_fails_the_run(suite: pytest.Pytester) ->
     result.assert_outcomes(passed=3, failed=1, errors=1)
     result.stdout.fnmatch_lines(["*nothing_of_this_name*"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_module_that_skips_as_a_whole_is_told(suite: pytest.Pytester) -> None:
+    """It has no test that could tell."""
+    Path(suite.path, "t/c/test_c.py").write_text("import pytest\npytest.skip('whole', allow_module_level=True)\n")
+    Path(suite.path, "t/c/test_e.py").write_text("from pathlib import Path\ndef test_e():\n    Path('began').touch()\n")
+    result = suite.runpytest_subprocess("-p", "tests.beside")
+    result.stdout.fnmatch_lines(["SKIPPED*whole*"])
+    assert "INTERNALERROR" not in result.stderr.str()
+    result.assert_outcomes(passed=5, failed=2, skipped=1)

@@ -26,7 +26,7 @@ ALONE = "tests/bench/test_guard.py"
 # One process each, those of tests/kube with a cluster of their own. Of a path that is named twice, what is named more
 # closely goes apart; the last one has all the rest.
 GROUPS: tuple[tuple[str, ...], ...] = (
-    ("tests/kube", "tests/image", "tests/wire", "tests/websocket"),
+    ("tests/kube", "tests/image", "tests/wire"),
     (
         "tests/kube/aborts",
         "tests/kube/faults",
@@ -34,11 +34,10 @@ GROUPS: tuple[tuple[str, ...], ...] = (
         "tests/kube/test_install_page.py",
         "tests/kube/test_installation.py",
         "tests/kube/test_loadtest.py",
+        "tests/kube/pods",
         "tests/loadtest",
-        "tests/browser",
-        "tests/demo",
     ),
-    ("tests/faults", "tests/integration"),
+    ("tests/faults", "tests/integration", "tests/websocket"),
     ("tests",),
 )
 VERDICT = "verdict"  # the marker

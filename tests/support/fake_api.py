@@ -68,10 +68,11 @@ class FakeApi:
         seen = int(version)
         ends = asyncio.get_running_loop().time() + limit_s
         while True:
-            for at, kind, place, item in self._history[:]:
+            history, latest = self._history, self._version  # whoever takes an event may take his time
+            for at, kind, place, item in history:
                 if at > seen and place.rpartition("/")[0] == path:
                     yield {"type": kind, "object": copy.deepcopy(item)}
-            seen = self._version
+            seen = latest
             try:
                 async with asyncio.timeout_at(ends), self._changed:
                     await self._changed.wait_for(lambda: self._version > seen)  # noqa: B023  # awaited in this turn

@@ -78,7 +78,7 @@ class Holder:
         return self._engine
 
     async def decide(self, tasks: asyncio.TaskGroup) -> None:
-        """While the Lease is ours, have an engine and give it all that it has to know: one look.
+        """Have an engine from when the Lease is ours until another one has taken over, and tell it all: one look.
 
         Args:
             tasks: Where an engine runs.
@@ -104,10 +104,15 @@ class Holder:
     # Whose turn it is
 
     def _is_over(self, rollout: Object) -> bool:
-        """Whether somebody else decides by now; without an API server nobody does, and this one watches on."""
+        """Whether somebody else has taken over; who only has the Lease may be unable to.
+
+        Until then this one watches on: without the Lease nothing is stored, so nothing is done but to carry an abort to
+        all proxies.
+        """
         assert self._ledger is not None  # beside an engine
-        is_another = self._elector.holder not in ("", self._elector.identity)
-        return self._ledger.is_fenced or is_another or rollout["metadata"]["uid"] != self._ledger.uid
+        term = ((rollout.get("status") or {}).get("leader") or {}).get("term") or 0
+        is_another = term > self._ledger.term or rollout["metadata"]["uid"] != self._ledger.uid
+        return self._ledger.is_fenced or is_another
 
     def _stop(self) -> None:
         log.info("deciding ends")

@@ -90,7 +90,7 @@ class Ledger:
         checkpoint_s: How often elapsed time alone is stored.
         is_fenced: Whether somebody else has taken over, or a write whose answer was lost was carried out after all:
             then nothing is written any more, and who may decide takes over anew.
-        uid: Of the resource.
+        uid: Of the resource; ``term``: which takeover this one is.
         generation: Of the document that the rollout is at, as the API server counts.
 
     Args:
@@ -114,6 +114,7 @@ class Ledger:
         self._api = api
         self._metadata: Mapping[str, Any] = rollout["metadata"]
         self._leader = rollout["status"]["leader"]
+        self.term = int(self._leader["term"])
         self._plan: Object = rollout["status"].get("plan") or {}  # stays until there is another: its number never falls
         self._lease = lease
         self._reporter = reporter

@@ -96,6 +96,7 @@ class Stage:
             return status["revision"].get("canary") == version and 0 < programmed < 100
 
         await self.shop.until(look, PATIENCE_S)
+        await self.witness.free()
 
     # -- the holder
 

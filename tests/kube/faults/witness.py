@@ -70,6 +70,13 @@ class Witness:
             await asyncio.sleep(LOOK_S / 2)
         return time.monotonic()
 
+    async def free(self, patience_s: float = 60.0) -> None:
+        """Wait until no proxy has a latch: one of before would be taken for the next."""
+        async with asyncio.timeout(patience_s):
+            while any(self.latches.values()):
+                self._is_awake()
+                await asyncio.sleep(LOOK_S / 2)
+
     def _is_awake(self) -> None:
         """Raise what has put a witness to sleep: it would have seen nothing from then on."""
         for task in self._tasks:

@@ -38,6 +38,7 @@ PLACES = {
     "CanaryRollout": "/apis/cohort.dev/v1alpha1/namespaces/shop/canaryrollouts",
     "RolloutAction": "/apis/cohort.dev/v1alpha1/namespaces/shop/rolloutactions",
     "AnalysisTemplate": "/apis/cohort.dev/v1alpha1/namespaces/shop/analysistemplates",
+    "Lease": "/apis/coordination.k8s.io/v1/namespaces/shop/leases",
 }
 
 Object = dict[str, Any]

@@ -11,7 +11,7 @@ import pytest
 from controller.errors import Temporary
 from controller.net import engine
 from controller.net.kube import actions
-from controller.net.kube.client import ApiRefused
+from controller.net.kube.client import MERGE_PATCH, ApiRefused
 from tests.controller.net.kube.stage import PLACES, ROLLOUT, Stage
 from tests.support import virtual
 
@@ -151,6 +151,29 @@ def test_deciding_that_fails_at_once_is_tried_once_a_second() -> None:
             await stage.until(lambda s: s.get("phase") == "Healthy", limit_s=5)
 
     virtual.run(go())
+
+
+@staged
+async def test_who_decided_last_spreads_an_abort_until_another_has_taken_over(stage: Stage) -> None:
+    """The Lease is another's, and the API server goes before the status is."""
+    first, second = sorted(stage.proxies, key=lambda name: name != str(stage.status["leader"]["identity"])[:-2])
+    ask = stage.api.ask
+
+    async def no_status(method: str, path: str, body: Any = None, **more: Any) -> Any:
+        if path.endswith("/status"):
+            raise Temporary("no answer")
+        return await ask(method, path, body, **more)
+
+    stage.api.ask = no_status  # type: ignore[method-assign]
+    await ask("PATCH", f"{PLACES['Lease']}/cohort-web", {"spec": {"holderIdentity": f"{second}_1"}}, kind=MERGE_PATCH)
+    await asyncio.sleep(5)
+    stage.proxies[second].abort("anna", "0123456789abcdef", "slow")
+    await asyncio.sleep(5)
+    assert stage.proxies[first].latch
+    stage.api.ask = ask  # type: ignore[method-assign]
+    await stage.until(lambda s: s.get("phase") == "Aborted", 30)
+    assert stage.status["leader"] == {"identity": f"{second}_1", "term": 2}
+    assert stage.status["abort"]["id"] == "0123456789abcdef"
 
 
 @staged

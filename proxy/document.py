@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -205,6 +205,8 @@ def duration_s(text: object) -> float:
     Raises:
         ValueError: Anything else, negative or bare numbers included.
     """
+    if isinstance(text, float) and not isinstance(text, bool):
+        return text  # already parsed: a model rebuilt from its own values
     match = _DURATION.fullmatch(text) if isinstance(text, str) else None
     if not match or not text:
         raise ValueError(f"expected a duration such as 90s, 10m or 1h30m, got {text!r}")
@@ -221,13 +223,6 @@ def duration_text(seconds: float) -> str:
     minutes, secs = divmod(rest, 60)
     parts = [f"{n}{unit}" for n, unit in ((hours, "h"), (minutes, "m"), (secs, "s")) if n]
     return "".join(parts) or "0s"
-
-
-def duration(value: object, info: ValidationInfo) -> float:
-    """Seconds of a field: `duration_s` of what a document says; a model is rebuilt from its own values."""
-    if isinstance(value, float) and info.mode == "python":
-        return value
-    return duration_s(value)
 
 
 _PERCENT = re.compile(r"(100(?:\.0{1,2})?|\d{1,2}(?:\.\d{1,2})?)", re.ASCII)
@@ -255,7 +250,7 @@ def percent_text(bp: int) -> str:
 Duration = Annotated[
     float,
     BeforeValidator(
-        duration, json_schema_input_type=Annotated[str, Field(min_length=2, max_length=40, pattern=DURATION)]
+        duration_s, json_schema_input_type=Annotated[str, Field(min_length=2, max_length=40, pattern=DURATION)]
     ),
     PlainSerializer(duration_text, return_type=str),
 ]

@@ -21,7 +21,7 @@ from controller.resource import RolloutAction
 from controller.spec import AnalysisTemplate, CanaryRollout, ControllerSettings
 from controller.version import LABEL, PortName
 from proxy.config import ProxySettings
-from proxy.document import Document, duration, duration_text, percent_bp
+from proxy.document import Document, duration_s, duration_text, percent_bp
 from proxy.plan import NAME, TOKEN, Plan, Revision
 
 PAGE = Path(__file__).parents[2] / "docs/configuration.md"
@@ -143,7 +143,7 @@ def _describe(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return "mapping"
     if annotation is bool:
         return "`true`, `false`"
-    if duration in functions:
+    if duration_s in functions:
         return f"duration{_range(bounds, duration_text)}"
     if percent_bp in functions:
         return "percentage, 0 to 100"
@@ -187,7 +187,7 @@ def _default(field: FieldInfo) -> str:
         return "absent"
     if value in ((), ""):
         return "none"
-    if duration in functions:
+    if duration_s in functions:
         return f"`{duration_text(value)}`"
     if percent_bp in functions:
         return f"`{value / 100:g}`"

@@ -166,24 +166,12 @@ def test_a_duration_reads_as_go_writes_it(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "s", "-5s", "5 s", "5S", "1d", "1m1h", "1.2345s", "1e3s", "٣s", "5s\n", 5, 5.0, True, None, []]
+    "text", ["", "5", "s", "-5s", "5 s", "5S", "1d", "1m1h", "1.2345s", "1e3s", "٣s", "5s\n", 5, True, None, []]
 )
 def test_what_is_no_duration_is_refused(text: object) -> None:
     """No bare numbers: their unit would be a guess."""
     with pytest.raises(ValueError, match="expected a duration"):
         duration_s(text)
-
-
-def test_a_document_with_a_bare_number_for_a_duration_is_refused() -> None:
-    """Only a model that is rebuilt from its own values may give one its seconds."""
-
-    class Timed(Document):
-        after: Duration = 1.0
-
-    assert validate(Timed, {"after": "5s"}) == Timed(after=5.0)
-    for value in (5, 5.0, -5.0):
-        with pytest.raises(DocumentError, match="after: expected a duration"):
-            validate(Timed, {"after": value})
 
 
 @given(st.integers(0, 10**9))

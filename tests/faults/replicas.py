@@ -185,7 +185,7 @@ class Replicas:
 async def replicas(folder: Path, stand: Stand, steps: Sequence[Object]) -> AsyncIterator[Replicas]:
     """All of it, running; the proxies have no plan but what their controllers give them."""
     made = Replicas(folder, stand)
-    await asyncio.gather(*(_afresh(proxy) for proxy in stand.proxies))
+    await asyncio.gather(*(proxy.start_afresh() for proxy in stand.proxies))
     await made.deploy(steps)
     await made.start_server()
     try:
@@ -199,13 +199,6 @@ async def replicas(folder: Path, stand: Stand, steps: Sequence[Object]) -> Async
             if controller.program.process is not None:
                 await controller.program.stop(signal.SIGKILL)
         await made.stop_server()
-
-
-async def _afresh(proxy: RealProxy) -> None:
-    await proxy.stop()
-    for path in (proxy.folder / "state").iterdir():
-        path.unlink()
-    await proxy.start()
 
 
 async def _have_plans(stand: Stand) -> bool:

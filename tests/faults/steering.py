@@ -162,7 +162,7 @@ async def controller_killed(run: Run) -> None:
 
     async with run.stand(stable=1, proxies=2, workers=1) as stand:
         for proxy in stand.proxies:  # without the plan of the stand's own
-            await _afresh(proxy)
+            await proxy.start_afresh()
         document = rollout(weights, "500ms" if run.scale.is_short else "6s", *_addresses(stand))
         taps = [
             Tap(run.folder / f"tap-{number}", proxy.folder / "admin.sock", cut if not number else lambda _: None)
@@ -201,14 +201,6 @@ async def _kill_at_random(controller: RealController, times: int, within_s: floa
         await controller.start()
 
 
-async def _afresh(proxy: RealProxy) -> None:
-    """Start it again without any plan."""
-    await proxy.stop()
-    for path in (proxy.folder / "state").iterdir():
-        path.unlink()
-    await proxy.start()
-
-
 def _addresses(stand: Any) -> tuple[str, str]:
     return f"127.0.0.1:{stand.stable[0].port}", f"127.0.0.1:{stand.canary[0].port}"
 
@@ -235,7 +227,7 @@ async def partitioned(run: Run) -> None:
     seconds = run.scale.pick(101, 2)
     async with run.stand(stable=1, proxies=2, workers=1) as stand:
         for proxy in stand.proxies:
-            await _afresh(proxy)
+            await proxy.start_afresh()
         # The controller's way, which can be cut while ours stays.
         ways = [Tap(run.folder / f"way-{number}", proxy.folder / "admin.sock", lambda _: None)
                 for number, proxy in enumerate(stand.proxies)]  # fmt: skip

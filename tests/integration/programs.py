@@ -126,6 +126,13 @@ class RealProxy:
             await self._session.close()
         return await self.program.stop(number)
 
+    async def start_afresh(self) -> None:
+        """Start it again without any plan."""
+        await self.stop()
+        for path in (self.folder / "state").iterdir():
+            path.unlink()
+        await self.start()
+
     async def get(self, path: str) -> Any:
         assert self._session is not None
         async with self._session.get(path) as response:
